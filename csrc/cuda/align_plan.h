@@ -1,0 +1,26 @@
+// How a call is cut into tiles. Host code only.
+#pragma once
+
+#include "align_params.h"
+
+namespace rc {
+
+// Launch parameters that measurement chose; align_plan.cu says what each one trades.
+struct AlignTuning {
+    int64_t min_items;  // vectors a lane moves at least
+    int64_t max_items;  // and at most
+    int64_t warps;      // resident warps a multiprocessor that a call should fill before its tiles grow
+};
+
+// What the plan comes to.
+struct AlignPlan {
+    bool general = false;
+    int width = 0;  // plain calls of one unit: which of AlignKernels::plain_one
+    int64_t blocks = 0;
+};
+
+// Fills call, streams and units (room for RC_MAX_STREAMS and RC_MAX_COLUMN_GROUPS). The call has been checked.
+rc_status plan_align(const rc_align_call& call, int sm_count, CallParams* params, StreamParams* streams, UnitParams* units,
+                     AlignPlan* plan);
+
+}  // namespace rc

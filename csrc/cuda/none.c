@@ -1,0 +1,32 @@
+/* Stands in for the CUDA sources in a build without them: every call says so. */
+#include <string.h>
+
+#include "../common/common.h"
+
+static const char *const k_why = "this build holds no CUDA kernels (it was built without nvcc or with ROBOCACHE_CUDA=0)";
+
+bool rc_cuda_available(void) {
+    return false;
+}
+
+const char *rc_cuda_why_not(void) {
+    return k_why;
+}
+
+rc_status rc_align_cuda(const rc_align_call *call) {
+    (void)call;
+    return rc_fail(RC_NO_CUDA, "rc_align_cuda: %s", k_why);
+}
+
+rc_status rc_align_backward_cuda(const rc_align_grad_call *call) {
+    (void)call;
+    return rc_fail(RC_NO_CUDA, "rc_align_backward_cuda: %s", k_why);
+}
+
+rc_status rc_cuda_take_fault(int32_t device, rc_fault_report *report) {
+    (void)device;
+    if (report != NULL) {
+        memset(report, 0, sizeof *report);
+    }
+    return rc_fail(RC_NO_CUDA, "rc_cuda_take_fault: %s", k_why);
+}
