@@ -1,0 +1,274 @@
+// The fast path of the public torch functions: plain eager tensors that need no gradient go straight into the C library,
+// described by torch's own DLPack exchange table, past the dispatcher and the schema.
+//
+// Every function here returns NotImplemented, before any work, for a call that is not its own: a mode or transform is
+// active, an argument is of another type, a shape does not fit. The slow path then does it, or raises the good message.
+#include <Python.h>
+
+#include <cstdlib>
+#include <cstring>
+
+#include "dlpack_read.h"
+#include "module.h"
+
+namespace py = pybind11;
+
+namespace robocache {
+
+namespace {
+
+constexpr const char *kStreamFields[11] = {"values",      "times",   "kind",      "lengths", "row_splits", "rows",
+                                           "extrapolate", "max_gap", "tolerance", "invalid", "time_offset"};
+
+PyObject *not_mine() {
+    PyErr_Clear();
+    Py_RETURN_NOTIMPLEMENTED;
+}
+
+// A contiguous tensor from torch's own allocator, on the device of `like`.
+Ref empty(const int64_t *sizes, int ndim, int32_t dtype, PyObject *like) {
+    const Ref shape(PyTuple_New(ndim));
+    const Ref strides(PyTuple_New(ndim));
+    const Ref device(PyObject_GetAttr(like, names.device));
+    if (!shape || !strides || !device) {
+        return Ref();
+    }
+    int64_t stride = 1;
+    for (int d = ndim - 1; d >= 0; --d) {
+        PyTuple_SET_ITEM(shape.get(), d, PyLong_FromLongLong(sizes[d]));
+        PyTuple_SET_ITEM(strides.get(), d, PyLong_FromLongLong(stride));
+        stride *= sizes[d] > 1 ? sizes[d] : 1;
+    }
+    PyObject *arguments[4] = {shape.get(), strides.get(), PyTuple_GET_ITEM(config.dtypes, dtype), device.get()};
+    return Ref(PyObject_Vectorcall(config.empty_strided, arguments, 2, names.empty_keywords));
+}
+
+bool backend_fits(PyObject *backend, const View &targets) {
+    return PyUnicode_CheckExact(backend) &&
+           (PyUnicode_CompareWithASCIIString(backend, "auto") == 0 ||
+            PyUnicode_CompareWithASCIIString(backend, targets.device_type == kCuda ? "cuda" : "cpu") == 0);
+}
+
+bool checks_synchronously() {
+    const char *asked = std::getenv("ROBOCACHE_CHECK");
+    return asked && std::strcmp(asked, "sync") == 0;
+}
+
+rc_status launch(Call &call) {
+    rc_align_call &c = call.args.call;
+    rc_status status;
+    Py_BEGIN_ALLOW_THREADS;
+    if (call.targets.device_type == kCuda) {
+        status = rc_align_cuda(&c);
+    } else {
+        c.parallel_for = config.parallel_for;
+        status = rc_align_cpu(&c);
+    }
+    Py_END_ALLOW_THREADS;
+    return status;
+}
+
+// The rest of a call whose streams and targets are read: allocate, compute, wrap up.
+PyObject *finish(Call &call, bool fused, PyObject *target_times, PyObject *return_valid, PyObject *out_dtype,
+                 PyObject *out, PyObject *backend, bool grad_enabled) {
+    int32_t dtype = kNoDtype;
+    if (!out_dtype_of(out_dtype, &dtype) || !backend_fits(backend, call.targets) || !PyBool_Check(return_valid)) {
+        return not_mine();
+    }
+    const bool on_cuda = call.targets.device_type == kCuda;
+    if (on_cuda && (checks_synchronously() || !rc_cuda_available())) {
+        return not_mine();
+    }
+    View out_view;
+    if (out != Py_None) {
+        if (!view_of(out, &out_view) || !is_plain_float(out, out_view, grad_enabled)) {
+            return not_mine();
+        }
+        dtype = dtype == kNoDtype ? out_view.dtype : dtype;
+    }
+    AlignBuilder builder(call.args, fused, nullptr);
+    if (!builder.build(call.streams, call.count, call.targets, call.kinds.data(), call.kinds.size(), dtype) ||
+        (out != Py_None && !builder.set_out(out_view, call.targets))) {
+        return not_mine();
+    }
+    rc_align_call &c = call.args.call;
+    if (on_cuda && config.api->current_work_stream(kCuda, call.targets.device_index, &c.cuda_stream) != 0) {
+        return not_mine();
+    }
+    Ref result;
+    if (out == Py_None) {
+        result = empty(call.args.out_sizes, 3, c.out_dtype, target_times);
+        View made;
+        if (!result || !view_of(result.get(), &made)) {
+            return result ? not_mine() : nullptr;
+        }
+        builder.set_contiguous_out(made.data);
+    } else {
+        Py_INCREF(out);
+        result = Ref(out);
+    }
+    Ref valid;
+    if (return_valid == Py_True) {
+        const int64_t sizes[3] = {c.batch, c.num_targets, c.num_streams};
+        valid = empty(sizes, fused ? 3 : 2, RC_BOOL, target_times);
+        View made;
+        if (!valid || !view_of(valid.get(), &made)) {
+            return valid ? not_mine() : nullptr;
+        }
+        c.valid = static_cast<uint8_t *>(made.data);
+    }
+    const rc_status status = launch(call);
+    if (status == RC_INVALID_ARGUMENT || status == RC_UNSUPPORTED || status == RC_NO_CUDA) {
+        return not_mine(); // found before any work
+    }
+    if (status != RC_OK) {
+        set_python_error(status);
+        return nullptr;
+    }
+    if (out != Py_None) {
+        const Ref list(PyList_New(1));
+        if (!list) {
+            return nullptr;
+        }
+        Py_INCREF(out);
+        PyList_SET_ITEM(list.get(), 0, out);
+        const Ref done(PyObject_CallOneArg(config.increment_version, list.get()));
+        if (!done) {
+            return nullptr;
+        }
+    }
+    return valid ? PyTuple_Pack(2, result.get(), valid.get()) : result.release();
+}
+
+// 1: gradients are on, 0: off, -1: error.
+int grad_mode() {
+    const Ref enabled(PyObject_CallNoArgs(config.grad_enabled));
+    return enabled ? PyObject_IsTrue(enabled.get()) : -1;
+}
+
+bool read_targets(PyObject *target_times, bool grad_enabled, View *targets) {
+    return view_of(target_times, targets) && is_plain_float(target_times, *targets, grad_enabled);
+}
+
+// (values, times, target_times, kind, lengths, row_splits, rows, extrapolate, max_gap, tolerance, invalid, time_offset,
+//  return_valid, out_dtype, out, backend)
+PyObject *fast_resample(PyObject *, PyObject *const *args, Py_ssize_t count) {
+    if (count != 16 || !config.api || !is_tensor(args[0]) || !is_quiet()) {
+        return not_mine();
+    }
+    const int grad = grad_mode();
+    Call call;
+    call.count = 1;
+    PyObject *const fields[11] = {args[0], args[1], args[3], args[4],  args[5], args[6],
+                                  args[7], args[8], args[9], args[10], args[11]};
+    if (grad < 0 || !read_targets(args[2], grad != 0, &call.targets) || !read_stream(fields, 0, grad != 0, call)) {
+        return not_mine();
+    }
+    return finish(call, false, args[2], args[12], args[13], args[14], args[15], grad != 0);
+}
+
+// (streams, target_times, return_valid, out_dtype, out, backend)
+PyObject *fast_fuse(PyObject *, PyObject *const *args, Py_ssize_t count) {
+    if (count != 6 || !config.api || !is_tensor(args[1]) || !is_quiet()) {
+        return not_mine();
+    }
+    Ref items;
+    if (PyDict_CheckExact(args[0])) {
+        items = Ref(PyDict_Values(args[0]));
+    } else if (PyList_CheckExact(args[0]) || PyTuple_CheckExact(args[0])) {
+        items = Ref(PySequence_List(args[0])); // a list of our own: nobody shortens it meanwhile
+    }
+    const int grad = grad_mode();
+    Call call;
+    if (!items || grad < 0 || !read_targets(args[1], grad != 0, &call.targets)) {
+        return not_mine();
+    }
+    call.count = static_cast<size_t>(PyList_GET_SIZE(items.get()));
+    if (call.count < 1 || call.count > RC_MAX_STREAMS) {
+        return not_mine();
+    }
+    for (size_t s = 0; s < call.count; ++s) {
+        PyObject *stream = PyList_GET_ITEM(items.get(), static_cast<Py_ssize_t>(s));
+        if (Py_TYPE(stream) != config.stream_type) {
+            return not_mine();
+        }
+        // A stream's attributes live as long as the stream: it is frozen, and `items` holds it.
+        Ref held[11];
+        PyObject *fields[11];
+        for (int f = 0; f < 11; ++f) {
+            held[f] = Ref(PyObject_GetAttr(stream, names.fields[f]));
+            fields[f] = held[f].get();
+            if (!fields[f]) {
+                return not_mine();
+            }
+        }
+        if (!read_stream(fields, s, grad != 0, call)) {
+            return not_mine();
+        }
+    }
+    return finish(call, true, args[1], args[2], args[3], args[4], args[5], grad != 0);
+}
+
+PyMethodDef methods[] = {
+    {"fast_resample", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(fast_resample)), METH_FASTCALL,
+     "resample_trajectories for plain eager tensors, or NotImplemented."},
+    {"fast_fuse", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(fast_fuse)), METH_FASTCALL,
+     "fuse_multimodal for plain eager tensors, or NotImplemented."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyObject *keep(const py::object &object) {
+    return py::object(object).release().ptr();
+}
+
+// Takes what the fast path needs of torch; false when torch's exchange table is of a version it does not know.
+bool configure(const py::capsule &exchange, uintptr_t parallel_for, const py::dict &needs) {
+    auto *header = static_cast<dlpack::ExchangeHeader *>(PyCapsule_GetPointer(exchange.ptr(), dlpack::kCapsuleName));
+    if (!header) {
+        throw py::error_already_set();
+    }
+    while (header && header->version.major != dlpack::kMajorVersion) {
+        header = header->previous;
+    }
+    if (!header) {
+        return false;
+    }
+    const auto *api = reinterpret_cast<const dlpack::ExchangeApi *>(header);
+    if (!api->dltensor_from_py_object_no_sync || !api->current_work_stream) {
+        return false;
+    }
+    names.requires_grad = PyUnicode_InternFromString("requires_grad");
+    names.dtype = PyUnicode_InternFromString("dtype");
+    names.device = PyUnicode_InternFromString("device");
+    names.is_neg = PyUnicode_InternFromString("is_neg");
+    names.empty_keywords = PyTuple_Pack(2, names.dtype, names.device);
+    for (int f = 0; f < 11; ++f) {
+        names.fields[f] = PyUnicode_InternFromString(kStreamFields[f]);
+    }
+    config.parallel_for = reinterpret_cast<rc_parallel_for_fn>(parallel_for);
+    config.tensor_type = reinterpret_cast<PyTypeObject *>(keep(needs["tensor_type"]));
+    config.stream_type = reinterpret_cast<PyTypeObject *>(keep(needs["stream_type"]));
+    config.empty_strided = keep(needs["empty_strided"]);
+    config.increment_version = keep(needs["increment_version"]);
+    config.grad_enabled = keep(needs["grad_enabled"]);
+    config.busy = keep(needs["busy"]);
+    config.dtypes = keep(needs["dtypes"]);
+    config.kinds = keep(needs["kinds"]);
+    config.extrapolate = keep(needs["extrapolate"]);
+    config.invalid = keep(needs["invalid"]);
+    config.flat_groups = keep(needs["flat_groups"]);
+    config.api = api; // last: the functions look at it first
+    return true;
+}
+
+} // namespace
+
+void add_dlpack_door(py::module_ &m) {
+    if (PyModule_AddFunctions(m.ptr(), methods) != 0) {
+        throw py::error_already_set();
+    }
+    m.def("configure_fast", &configure, py::arg("exchange"), py::arg("parallel_for"), py::arg("needs"),
+          "Hands torch's DLPack exchange table and helpers to fast_resample and fast_fuse.");
+}
+
+} // namespace robocache

@@ -1,0 +1,62 @@
+"""RoboCache: multi-rate robot sensor streams aligned in time, with one arithmetic on GPU, CPU and robot.
+
+    robocache.resample_trajectories   one stream at new times
+    robocache.fuse_multimodal         several streams, side by side, in one kernel launch
+    robocache.numpy                   the same two on NumPy arrays; does not import torch
+    torch.ops.robocache               the operators underneath
+
+Names that need torch are loaded when they are first used, so that `import robocache.numpy` stays free of it. The
+operators are registered as soon as both robocache and torch are imported, in either order.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from . import _hook
+from ._errors import DataError
+from ._stream import Stream, fused_columns
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from ._config import check, launch_counts, reset_launch_counts, show_config
+    from .align import fuse_multimodal, resample_trajectories
+
+__all__ = [
+    "DataError",
+    "Stream",
+    "__version__",
+    "check",
+    "fuse_multimodal",
+    "fused_columns",
+    "launch_counts",
+    "resample_trajectories",
+    "reset_launch_counts",
+    "show_config",
+]
+
+_LAZY = {
+    "resample_trajectories": ".align",
+    "fuse_multimodal": ".align",
+    "check": "._config",
+    "launch_counts": "._config",
+    "reset_launch_counts": "._config",
+    "show_config": "._config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(module, __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+_hook.install()
