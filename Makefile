@@ -1,0 +1,113 @@
+# RoboCache: one way to build, to test, to measure. `make help` lists the targets.
+#
+# demo, test, lint, bench and wheel make their own virtual environment in .venv and install the locked packages there.
+# test-gpu, sanitize-gpu and bench-gpu run with the system's Python and torch and download nothing.
+
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+ARGS ?=
+DATA ?=
+OUT ?= out
+
+C_FILES = $(wildcard csrc/*/*.c csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh csrc/*/*.inc tests/c/*.c tests/c/*.h examples/c/*.c)
+PYTHON_FILES = setup.py build_tools robocache tests examples benchmarks
+
+.DEFAULT_GOAL := help
+.PHONY: help venv build demo test lint lint-c lint-python format test-gpu sanitize sanitize-gpu bench bench-gpu wheel clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# ---- Set-up -----------------------------------------------------------------------------------------------------
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "error: $(PYTHON) is missing or older than 3.10; try: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "error: $(PYTHON) cannot make a virtual environment (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.packages: requirements-dev.txt $(VENV)/.created
+	@echo "installing the locked packages into $(VENV) (torch among them: this takes minutes the first time)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+# pip registers the package in place; what is compiled comes from `build`, which knows what is out of date.
+$(VENV)/.installed: pyproject.toml setup.py $(VENV)/.packages
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+venv: $(VENV)/.packages ## Make .venv with the locked packages
+
+build: $(VENV)/.installed ## Build the native libraries in place (what changed)
+	@$(PY) setup.py --quiet build_ext --inplace
+
+# ---- Use --------------------------------------------------------------------------------------------------------
+
+demo: build ## Align a robot log and plot it; DATA=<TUM trajectory file> takes that instead
+	@$(PY) examples/align_robot_log.py --out "$(OUT)" $(if $(DATA),--tum "$(DATA)") $(ARGS)
+
+test: build ## Run the tests; without a GPU the GPU tests are left out and counted
+	@$(PY) -m pytest $(ARGS)
+
+bench: build ## Measure on the CPU
+	@$(PY) -m benchmarks --device cpu $(ARGS)
+
+wheel: $(VENV)/.packages ## Build a release wheel into dist/ and check its content
+	@rm -rf build/lib* dist/*.whl
+	@$(PY) -m build --wheel --no-isolation
+	@$(PY) -m build_tools.check_wheel dist/*.whl
+
+# ---- Lint -------------------------------------------------------------------------------------------------------
+
+lint: lint-c lint-python ## Check format, types and common mistakes
+
+lint-c: $(VENV)/.packages
+	@$(VENV)/bin/clang-format --dry-run -Werror $(C_FILES)
+	@$(PY) -m build_tools.lint_c
+
+lint-python: $(VENV)/.packages
+	@$(VENV)/bin/ruff check $(wildcard $(PYTHON_FILES))
+	@$(VENV)/bin/ruff format --check $(wildcard $(PYTHON_FILES))
+	@$(VENV)/bin/mypy
+
+format: $(VENV)/.packages ## Rewrite the sources in the project's format
+	@$(VENV)/bin/clang-format -i $(C_FILES)
+	@$(VENV)/bin/ruff check --fix-only $(wildcard $(PYTHON_FILES))
+	@$(VENV)/bin/ruff format $(wildcard $(PYTHON_FILES))
+
+# ---- Sanitizers -------------------------------------------------------------------------------------------------
+
+sanitize: ## Run the C kernels' test programs under AddressSanitizer and UBSan
+	@$(PYTHON) -m build_tools.sanitize
+
+# ---- With a GPU: the system's Python and torch, for the GPU present ----------------------------------------------
+
+GPU_ENV = ROBOCACHE_CUDA=1 PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}"
+
+.PHONY: build-gpu
+build-gpu:
+	@archs=$$($(PYTHON) -m build_tools.present_gpu) && \
+		$(GPU_ENV) ROBOCACHE_CUDA_ARCHS="$$archs" $(PYTHON) setup.py --quiet build_ext --inplace
+
+test-gpu: build-gpu ## Run every test with the GPU required: none may be skipped for want of it
+	@$(GPU_ENV) $(PYTHON) -m pytest --require-gpu $(ARGS)
+
+sanitize-gpu: build-gpu ## Run the marked GPU tests under compute-sanitizer's memcheck and racecheck
+	@command -v compute-sanitizer >/dev/null || { echo "error: compute-sanitizer is not on PATH" >&2; exit 1; }
+	@for tool in memcheck racecheck; do \
+		echo "compute-sanitizer --tool $$tool"; \
+		$(GPU_ENV) PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool --error-exitcode 1 --report-api-errors no \
+			$(PYTHON) -m pytest --require-gpu -m sanitize -p no:cacheprovider $(ARGS) || exit 1; \
+	done
+
+bench-gpu: build-gpu ## Measure on the GPU
+	@$(GPU_ENV) $(PYTHON) -m benchmarks --device cuda $(ARGS)
+
+# ---- Clean ------------------------------------------------------------------------------------------------------
+
+clean: ## Remove what was built; the virtual environment stays
+	@rm -rf build dist out *.egg-info robocache/lib robocache/include robocache/*.so .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
