@@ -1,0 +1,58 @@
+"""What a call costs the host: the public functions and `torch.ops` beside `tensor.clone()`, on tiny inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from .cases import KINDS
+from .timing import host_us
+
+
+def functions(device: str) -> dict[str, Callable[[], Any]]:
+    """The calls to compare; inputs are so small that the device never holds the host up."""
+    import robocache
+
+    values = torch.randn(2, 8, 4, device=device)
+    times = torch.arange(8, device=device, dtype=torch.float32).expand(2, 8).contiguous()
+    targets = torch.tensor([[0.5, 2.5, 6.25]] * 2, device=device)
+    out = torch.empty(2, 3, 4, device=device)
+    other = torch.randn(2, 8, 2, device=device)
+    streams = [robocache.Stream(values, times), robocache.Stream(other, times, kind="nearest")]
+    linear, nearest = KINDS["linear"], KINDS["nearest"]
+    ops = torch.ops.robocache
+    return {
+        "clone": lambda: values.clone(),
+        "resample_trajectories": lambda: robocache.resample_trajectories(values, times, targets),
+        "resample_trajectories(kind, out)": lambda: robocache.resample_trajectories(
+            values, times, targets, kind="nearest", out=out
+        ),
+        "fuse_multimodal": lambda: robocache.fuse_multimodal(streams, targets),
+        "ops.resample_trajectories": lambda: ops.resample_trajectories(values, times, targets, linear),
+        "ops.fuse_multimodal": lambda: ops.fuse_multimodal([values, other], [times, times], targets, [linear, nearest]),
+    }
+
+
+def run_host(device: str, loops: int, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Host microseconds a call without and with gradients enabled, and each as a multiple of clone()."""
+    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
+    result: dict[str, Any] = {"loops": loops, "rounds": rounds}
+    for name, mode in (("no_grad", torch.no_grad), ("grad", torch.enable_grad)):
+        say(name)
+        working: dict[str, Callable[[], Any]] = {}
+        errors: dict[str, str] = {}
+        with mode():
+            for label, call in functions(device).items():
+                try:
+                    call()
+                    working[label] = call
+                except Exception as error:  # noted; the run ends non-zero
+                    errors[label] = f"{type(error).__name__}: {error}".splitlines()[0][:500]
+            times = host_us(working, loops, rounds, synchronize)
+        clone = times["clone"]["median"]
+        result[name] = {label: {**t, "of_clone": t["median"] / clone} for label, t in times.items()}
+        if errors:
+            result.setdefault("errors", {})[name] = errors
+    return result

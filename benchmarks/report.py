@@ -1,0 +1,174 @@
+"""Prints a results file as tables: `python -m benchmarks.report results.json [--write README.md]`.
+
+`--write` puts the Markdown between the markers `<!-- bench:align:begin -->` and `<!-- bench:align:end -->`; `--check`
+fails when what stands there is not what the results say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+BEGIN = "<!-- bench:align:begin -->"
+END = "<!-- bench:align:end -->"
+
+
+def _us(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def _median(row: dict[str, Any], variant: str, cache: str = "cold") -> float | None:
+    return row["variants"].get(variant, {}).get(cache, {}).get("median")
+
+
+def _best_compile(row: dict[str, Any]) -> float | None:
+    found = [_median(row, name) for name in row["variants"] if name.startswith("compile")]
+    return min((v for v in found if v is not None), default=None)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    ours = _median(row, "robocache")
+    if ours is None:
+        return [row["name"], "error", *["-"] * 8]
+    cold = row["variants"]["robocache"]["cold"]
+    eager, compiled = _median(row, "eager"), _best_compile(row)
+    peers = [v for v in (eager, compiled) if v is not None]
+    half = (cold["ci95"][1] - cold["ci95"][0]) / 2
+    share = row.get("share_of_bandwidth")
+    return [
+        row["name"],
+        f"{_us(ours)} ± {half:.2g}",
+        _us(cold["p99"]),
+        _us(_median(row, "robocache", "warm")),
+        _us(eager),
+        _us(compiled),
+        f"{min(peers) / ours:.2f}x" if peers else "-",
+        _us(row.get("floor_us")),
+        f"{share:.0%}" if share is not None else "-",
+        f"{row['bytes']['total'] / 1e6:.2f}",
+    ]
+
+
+HEADER = ("case", "robocache", "P99", "warm", "eager", "compile", "vs best peer", "floor", "of bandwidth", "MB")
+
+
+def _host_rows(host: dict[str, Any]) -> list[list[str]]:
+    names = list(host.get("no_grad", {}))
+    return [
+        [name]
+        + [
+            cell
+            for mode in ("no_grad", "grad")
+            for cell in (
+                (_us(host[mode][name]["median"]), f"{host[mode][name]['of_clone']:.2f}x")
+                if name in host.get(mode, {})
+                else ("error", "-")
+            )
+        ]
+        for name in names
+    ]
+
+
+HOST_HEADER = ("host cost of a call", "no_grad us", "of clone()", "grad us", "of clone()")
+
+
+def _text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(str(line[i])) for line in (header, *rows)) for i in range(len(header))]
+    lines = []
+    for line in (header, *rows):
+        cells = [str(line[0]).ljust(widths[0])]
+        cells += [str(cell).rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + "|".join(["---"] + ["---:"] * (len(header) - 1)) + "|"]
+    lines += ["| " + " | ".join(str(c) for c in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _machine(results: dict[str, Any]) -> str:
+    facts = results["provenance"]
+    if results["device"] == "cuda":
+        return f"{facts['gpu']}, driver {facts['driver']}, CUDA {facts['cuda']}"
+    return f"{facts['cpu']}, {facts['threads']} threads"
+
+
+def _caption(results: dict[str, Any]) -> str:
+    facts = results["provenance"]
+    git = facts["git"]
+    commit = (git["commit"] or "unknown")[:12] + (" (with uncommitted changes)" if git["dirty"] else "")
+    bandwidth = results["bandwidth"]["bytes_per_second"] / 1e9
+    what = "device time by CUDA-graph replay over rotated inputs" if results["device"] == "cuda" else "wall time"
+    return (
+        f"Microseconds a call, median of {results['plan']['repeats']} timings with the half width of its 95 % "
+        f"confidence interval; {what}. {_machine(results)}, torch {facts['torch']}; a large copy moves "
+        f"{bandwidth:.0f} GB/s (read and written) in the same run. Commit {commit}, {facts['date'][:10]}."
+    )
+
+
+def _errors(results: dict[str, Any]) -> list[str]:
+    lines = [f"{row['name']}: {name}: {words}" for row in results["cases"] for name, words in row["errors"].items()]
+    host = results.get("host", {}).get("errors", {})
+    return lines + [f"host: {name}: {words}" for name, words in host.items()]
+
+
+def text_table(results: dict[str, Any]) -> str:
+    """The compact table that a run prints last."""
+    parts = [_caption(results)]
+    if results["cases"]:
+        parts.append(_text(HEADER, [_cells(row) for row in results["cases"]]))
+    if "no_grad" in results.get("host", {}):
+        parts.append(_text(HOST_HEADER, _host_rows(results["host"])))
+    errors = _errors(results)
+    if errors:
+        parts.append("errors:\n" + "\n".join(errors))
+    return "\n\n".join(parts)
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The same as Markdown, for README and docs."""
+    parts = [_caption(results), _markdown(HEADER, [_cells(row) for row in results["cases"]])]
+    if "no_grad" in results.get("host", {}):
+        parts.append(_markdown(HOST_HEADER, _host_rows(results["host"])))
+    return "\n\n".join(parts)
+
+
+def replace_between_markers(text: str, table: str) -> str:
+    """`text` with `table` between its markers; a missing or doubled marker is an error."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise SystemExit(f"expected one {BEGIN} and, after it, one {END}")
+    head, rest = text.split(BEGIN)
+    tail = rest.split(END)[1]
+    return f"{head}{BEGIN}\n{table}\n{END}{tail}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
+    parser.add_argument("results", type=Path, nargs="+", help="results files; their tables follow each other")
+    parser.add_argument("--write", type=Path, help="file to put the tables into, between the markers")
+    parser.add_argument("--check", action="store_true", help="with --write: change nothing, fail if it would change")
+    options = parser.parse_args(argv)
+    table = "\n\n".join(markdown(json.loads(path.read_text())) for path in options.results)
+    if options.write is None:
+        print(table)
+        return 0
+    before = options.write.read_text()
+    after = replace_between_markers(before, table)
+    if options.check:
+        if before != after:
+            print(f"{options.write.name} does not say what {', '.join(p.name for p in options.results)} say")
+        return int(before != after)
+    options.write.write_text(after)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

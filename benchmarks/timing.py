@@ -1,0 +1,197 @@
+"""Clocks and statistics: device time by CUDA-graph replay, wall and host time, percentiles with confidence intervals.
+
+Device time: the calls of one lap over the rotated input sets (several laps where one is too short to time) are captured
+into one CUDA graph; each replay is timed by events around it and divided by its calls. That leaves out the host, and
+keeps the gaps between a graph's nodes, which a user's graph has too.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+Call = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Microseconds a call, over `repeats` timings of `calls` calls each."""
+
+    median: float
+    p5: float
+    p95: float
+    p99: float
+    mean: float
+    ci95: tuple[float, float]  # of the median, by bootstrap
+    repeats: int
+    calls: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return {k: (list(v) if isinstance(v, tuple) else v) for k, v in asdict(self).items()}
+
+
+def summarize(microseconds: Sequence[float], calls: int, resamples: int = 1000, seed: int = 0) -> Stats:
+    """Percentiles of per-call times, and a bootstrap 95 % confidence interval of their median."""
+    times = np.asarray(microseconds, dtype=np.float64)
+    if times.size == 0 or not np.isfinite(times).all() or (times <= 0).any():
+        raise ValueError(f"timings must be finite and positive, got {times[:5]}")
+    draws = np.random.default_rng(seed).integers(0, times.size, size=(resamples, times.size))
+    low, high = np.percentile(np.median(times[draws], axis=1), [2.5, 97.5])
+    p5, median, p95, p99 = np.percentile(times, [5, 50, 95, 99])
+    return Stats(
+        float(median),
+        float(p5),
+        float(p95),
+        float(p99),
+        float(times.mean()),
+        (float(low), float(high)),
+        int(times.size),
+        calls,
+    )
+
+
+class Timer(Protocol):
+    """Times one lap of calls; `calls` are the same work on different input sets."""
+
+    def measure(self, calls: Sequence[Call], repeats: int) -> Stats: ...
+
+
+class GraphTimer:
+    """Device time on the current CUDA device, by graph replay."""
+
+    def __init__(self, replay_ms: float = 1.0, max_calls: int = 4096) -> None:
+        self.replay_ms = replay_ms  # a replay shorter than this is lengthened by more laps
+        self.max_calls = max_calls
+
+    def _capture(self, calls: Sequence[Call], laps: int) -> tuple[torch.cuda.CUDAGraph, list[Any]]:
+        graph = torch.cuda.CUDAGraph()
+        # One live output a set, so that outputs rotate as inputs do and are not written over while cached.
+        outputs: list[Any] = [None] * len(calls)
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            for _ in range(laps):
+                for i, call in enumerate(calls):
+                    outputs[i] = call()
+        return graph, outputs
+
+    def _replay(self, graph: torch.cuda.CUDAGraph, repeats: int) -> list[float]:
+        """Milliseconds of each replay. Replays are queued ahead, so launching them costs the device nothing."""
+        starts = [torch.cuda.Event(enable_timing=True) for _ in range(repeats)]
+        ends = [torch.cuda.Event(enable_timing=True) for _ in range(repeats)]
+        for start, end in zip(starts, ends, strict=True):
+            start.record()
+            graph.replay()
+            end.record()
+        torch.cuda.synchronize()
+        return [start.elapsed_time(end) for start, end in zip(starts, ends, strict=True)]
+
+    def measure(self, calls: Sequence[Call], repeats: int) -> Stats:
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # capture needs a first run outside it: lazy set-up, compilation
+            for call in (*calls[:3], calls[-1]):
+                call()
+        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.synchronize()
+        graph, outputs = self._capture(calls, 1)
+        lap_ms = float(np.median(self._replay(graph, 4)[1:]))
+        laps = int(min(max(1.0, np.ceil(self.replay_ms / max(lap_ms, 1e-4))), max(1, self.max_calls // len(calls))))
+        if laps > 1:
+            del graph, outputs
+            graph, outputs = self._capture(calls, laps)
+        self._replay(graph, 3)
+        total = laps * len(calls)
+        times = [ms * 1e3 / total for ms in self._replay(graph, repeats)]
+        del graph, outputs
+        return summarize(times, total)
+
+
+class WallTimer:
+    """Wall time on the host; the median of single calls, rotating through the sets."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter, sample_us: float = 200.0) -> None:
+        self.clock = clock
+        self.sample_us = sample_us  # calls shorter than this are timed several at once
+
+    def measure(self, calls: Sequence[Call], repeats: int) -> Stats:
+        for call in (*calls[:2], calls[-1]):
+            call()
+        begin = self.clock()
+        calls[0]()
+        once = max((self.clock() - begin) * 1e6, 1e-3)
+        inner = int(max(1, np.ceil(self.sample_us / once)))
+        times = []
+        position = 0
+        for _ in range(repeats):
+            begin = self.clock()
+            for k in range(inner):
+                calls[(position + k) % len(calls)]()
+            times.append((self.clock() - begin) * 1e6 / inner)
+            position += inner
+        return summarize(times, inner)
+
+
+def eager_wall_us(calls: Sequence[Call], loops: int, synchronize: Call) -> float:
+    """Microseconds a call of a plain Python loop with one synchronisation at its end: host and device together."""
+    for call in calls[:2]:
+        call()
+    synchronize()
+    rounds = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        for k in range(loops):
+            calls[k % len(calls)]()
+        synchronize()
+        rounds.append((time.perf_counter() - begin) * 1e6 / loops)
+    return float(np.median(rounds))
+
+
+def host_us(
+    functions: dict[str, Call],
+    loops: int = 2000,
+    rounds: int = 7,
+    synchronize: Call = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, dict[str, float]]:
+    """Host microseconds a call of each function: median, least and most of `rounds` rounds of `loops` calls.
+
+    Rounds of all functions take turns, so that a change of the host's clock rate meets all of them.
+    """
+    for call in functions.values():
+        for _ in range(min(50, loops)):
+            call()
+    synchronize()
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, call in functions.items():
+            synchronize()
+            gc.disable()
+            begin = clock()
+            for _ in range(loops):
+                call()
+            elapsed = clock() - begin
+            gc.enable()
+            times[name].append(elapsed * 1e6 / loops)
+    synchronize()
+    return {
+        name: {"median": float(np.median(per_call)), "least": float(min(per_call)), "most": float(max(per_call))}
+        for name, per_call in times.items()
+    }
+
+
+def copy_bandwidth(device: torch.device, timer: Timer, megabytes: int, repeats: int = 20) -> dict[str, float]:
+    """Bytes a second of one large copy, read plus written, measured with the timer of the run."""
+    source = torch.randint(0, 127, (megabytes << 20,), dtype=torch.int8, device=device).view(torch.float32)
+    target = torch.empty_like(source)
+    stats = timer.measure([lambda: target.copy_(source)], repeats)
+    moved = 2 * source.numel() * source.element_size()
+    return {
+        "bytes": float(moved),
+        "median_us": stats.median,
+        "bytes_per_second": moved / (stats.median * 1e-6),
+    }

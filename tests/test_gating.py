@@ -1,0 +1,104 @@
+"""The gates themselves: what is left out is told, and --require-gpu turns every way round a GPU test into a failure."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+import robocache
+
+from .backends import CPU, CUDA, TORCH, Backend
+
+ROOT = Path(__file__).resolve().parent.parent
+
+TESTS = """
+    import pytest
+
+    @pytest.mark.gpu
+    def test_on_a_gpu():
+        {body}
+
+    @pytest.mark.real_data
+    def test_on_recordings(real_data):
+        assert real_data.is_dir()
+
+    def test_anywhere():
+        pass
+"""
+
+
+def run(tmp_path: Path, body: str, *options: str, gpu: bool, tests: str = TESTS, **environment: str) -> tuple[int, str]:
+    """pytest in a process of its own, on a machine that says it has a GPU or that it has none."""
+    (tmp_path / "test_sample.py").write_text(textwrap.dedent(tests).format(body=body))
+    (tmp_path / "pretend.py").write_text(
+        "import tests.conftest\n"
+        f"tests.conftest.gpu_problem = lambda: {None if gpu else 'no CUDA device for this test'!r}\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.conftest", "-p", "pretend"]
+    command += ["-c", os.devnull, "--rootdir", str(tmp_path), *options, str(tmp_path / "test_sample.py")]
+    path = os.pathsep.join([str(tmp_path), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path, "ROBOCACHE_REAL_DATA": str(tmp_path / "none"), **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_left_out_tests_are_counted(tmp_path: Path) -> None:
+    code, said = run(tmp_path, "raise AssertionError", gpu=False)
+    assert code == 0, said
+    assert "left out: 1 GPU tests" in said and "left out: 1 tests on recorded data" in said
+    assert "1 passed, 2 deselected" in said
+
+
+def test_recorded_data_is_used_where_it_is(tmp_path: Path) -> None:
+    code, said = run(tmp_path, "pass", gpu=False, ROBOCACHE_REAL_DATA=str(tmp_path))
+    assert code == 0 and "2 passed, 1 deselected" in said and "recorded data" not in said, said
+
+
+def test_a_required_gpu_that_is_missing_fails(tmp_path: Path) -> None:
+    code, said = run(tmp_path, "pass", "--require-gpu", gpu=False)
+    assert code not in (0, 5) and "--require-gpu: no CUDA device for this test" in said
+
+
+def test_a_skipped_gpu_test_fails_when_required(tmp_path: Path) -> None:
+    code, said = run(tmp_path, "pytest.skip('not today')", gpu=True)
+    assert code == 0 and "1 skipped" in said
+    code, said = run(tmp_path, "pytest.skip('not today')", "--require-gpu", gpu=True)
+    assert code == 1 and "1 failed" in said and "was skipped" in said
+
+
+def test_a_marked_skip_fails_when_required(tmp_path: Path) -> None:
+    body = "pass\n\ntest_on_a_gpu = pytest.mark.skip(reason='never')(test_on_a_gpu)"
+    code, said = run(tmp_path, body, "--require-gpu", gpu=True)
+    assert code == 1 and "was skipped" in said
+
+
+def test_no_gpu_test_at_all_fails_when_required(tmp_path: Path) -> None:
+    code, said = run(tmp_path, "pass", "--require-gpu", gpu=True, tests="def test_plain():\n    pass\n")
+    assert code not in (0, 5) and "no GPU test was collected" in said
+
+
+def test_counters_catch_a_backend_that_stood_in() -> None:
+    """`Backend` fails when another kernel than the named one ran, and when none did."""
+    values, times, targets = torch.zeros(1, 3, 1), torch.arange(3.0), torch.tensor([0.5])
+    CPU.resample(values, times, targets)
+    TORCH.resample(values, times, targets)
+    pretender = Backend("cpu", "cpu")
+    with pytest.raises(AssertionError, match="align_cpu rose by 0, expected 1"):
+        pretender._run(lambda: robocache.resample_trajectories(values, times, targets, backend="torch"))
+    with pytest.raises(AssertionError, match="align_cpu rose by 1, expected 0"):
+        TORCH._run(lambda: robocache.resample_trajectories(values, times, targets, backend="cpu"))
+    with pytest.raises(AssertionError, match="align_cpu rose by 1, expected 0"):
+        Backend("cuda", "cpu")._run(lambda: robocache.resample_trajectories(values, times, targets))
+    assert CUDA.counter == "align_cuda"
