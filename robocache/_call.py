@@ -190,6 +190,14 @@ def _fuse_arguments(prepared: Sequence[Prepared], target_times: Tensor) -> tuple
     )
 
 
+def _common_dtype(prepared: Sequence[Prepared]) -> torch.dtype:
+    """The streams' dtype by promotion: the output's, where none is asked for."""
+    dtype = prepared[0].values.dtype
+    for one in prepared[1:]:
+        dtype = torch.promote_types(dtype, one.values.dtype)
+    return dtype
+
+
 def _call_op(
     fused: bool,
     prepared: Sequence[Prepared],
@@ -200,14 +208,16 @@ def _call_op(
 ) -> tuple[Tensor, Tensor | None]:
     ops = torch.ops.robocache
     arguments: tuple[Any, ...]
+    # Told only where it differs from the default: AOTInductor of torch 2.10 misreads a dtype among the arguments.
+    told = None if out_dtype == _common_dtype(prepared) else out_dtype
     if fused:
         arguments = ([p.values for p in prepared], [p.times for p in prepared], target_times)
-        arguments += (*_fuse_arguments(prepared, target_times), out_dtype)
+        arguments += (*_fuse_arguments(prepared, target_times), told)
         plain, with_valid = ops.fuse_multimodal, ops.fuse_multimodal_valid
         plain_out, with_valid_out = ops.fuse_multimodal_out, ops.fuse_multimodal_valid_out
     else:
         (p,) = prepared
-        arguments = (p.values, p.times, target_times, *_resample_arguments(p), out_dtype)
+        arguments = (p.values, p.times, target_times, *_resample_arguments(p), told)
         plain, with_valid = ops.resample_trajectories, ops.resample_trajectories_valid
         plain_out, with_valid_out = ops.resample_trajectories_out, ops.resample_trajectories_valid_out
     if out is None:
@@ -290,9 +300,7 @@ def run(
         if out is not None and isinstance(out, Tensor):
             out_dtype = out.dtype
         else:
-            out_dtype = prepared[0].values.dtype
-            for one in prepared[1:]:
-                out_dtype = torch.promote_types(out_dtype, one.values.dtype)
+            out_dtype = _common_dtype(prepared)
     elif not isinstance(out_dtype, torch.dtype):
         raise TypeError(f"out_dtype: expected a torch.dtype, got {type(out_dtype).__name__}")
     value_dtypes = [_dtype_name(one.values.dtype) for one in prepared]

@@ -42,7 +42,7 @@ def choice(name: str, value: Any, options: dict[str, int]) -> int:
 
 def _indices(name: str, columns: Any, num_columns: int) -> Sequence[int]:
     if isinstance(columns, slice):
-        return range(*columns.indices(num_columns))
+        return list(range(num_columns))[columns]
     wanted = [columns] if isinstance(columns, int) and not isinstance(columns, bool) else columns
     if isinstance(wanted, str) or not isinstance(wanted, Iterable):
         raise TypeError(
@@ -77,7 +77,7 @@ def groups_of(kind: Kind, num_columns: int, name: str = "kind") -> tuple[Group, 
         return ((0, num_columns, number),) if num_columns else ()
     if not isinstance(kind, Iterable):
         raise TypeError(f"{name}: expected a name or a sequence of (columns, name), got {type(kind).__name__}")
-    owner: list[int | None] = [None] * num_columns
+    owner: dict[int, int] = {}
     rest: int | None = None
     for entry in kind:
         if isinstance(entry, str) or not isinstance(entry, Sequence) or len(entry) != 2:
@@ -98,18 +98,18 @@ def groups_of(kind: Kind, num_columns: int, name: str = "kind") -> tuple[Group, 
                         f"{name}: {label} takes whole quaternions of 4 neighbouring columns, got {quaternion}"
                     )
         for column in indices:
-            if owner[column] is not None:
+            if column in owner:
                 raise ValueError(f"{name}: column {column} is named twice")
             owner[column] = number
     groups: list[Group] = []
-    for column, found in enumerate(owner):
-        number = rest if found is None else found  # type: ignore[assignment]
-        if number is None:
+    for column in range(num_columns):
+        found = owner.get(column, rest)
+        if found is None:
             raise ValueError(f"{name}: column {column} has no kind; name it, or all others by `...`")
-        if groups and groups[-1][2] == number:
-            groups[-1] = (groups[-1][0], column + 1, number)
-        else:
-            groups.append((column, column + 1, number))
+        begin = column
+        if groups and groups[-1][2] == found:
+            begin = groups.pop()[0]
+        groups.append((begin, column + 1, found))
     for begin, end, number in groups:
         if number in SLERP_KINDS and (end - begin) % 4:
             raise ValueError(

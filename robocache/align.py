@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from ._call import run
 from ._checks import MAX_STREAMS
@@ -91,7 +92,7 @@ def resample_trajectories(
         tensor([[[2.5000],
                  [5.0000]]])
     """
-    if not torch.compiler.is_compiling():
+    if not is_compiling():
         done = _fast_resample(
             values,
             times,
@@ -153,7 +154,7 @@ def fuse_multimodal(
         >>> robocache.fuse_multimodal([arm, hand], torch.linspace(0, 1, 50)).shape
         torch.Size([4, 50, 9])
     """
-    if not torch.compiler.is_compiling():
+    if not is_compiling():
         done = _fast_fuse(streams, target_times, return_valid, out_dtype, out, backend)
         if done is not NotImplemented:
             return done

@@ -47,8 +47,8 @@ def operator(values: Tensor, times: Tensor, targets: Tensor) -> Any:
 
 
 def ragged(values: Tensor, times: Tensor, targets: Tensor) -> Any:
-    lengths = torch.full((values.shape[0],), 3, dtype=torch.int32)
-    rows = torch.arange(values.shape[0]).flip(0)
+    lengths = torch.full((values.shape[0],), 3, dtype=torch.int32, device=values.device)
+    rows = torch.arange(values.shape[0], device=values.device).flip(0)
     return robocache.resample_trajectories(values, times, targets, lengths=lengths, rows=rows, extrapolate="linear")
 
 
@@ -146,7 +146,7 @@ class Policy(torch.nn.Module):
 def exported() -> tuple[Policy, Any]:
     batch, samples, targets = (torch.export.Dim(name, min=2, max=4096) for name in ("batch", "samples", "targets"))
     shapes = ({0: batch, 1: samples}, {0: batch, 1: samples}, {0: batch, 1: targets})
-    policy = Policy().eval()
+    policy = Policy().eval().requires_grad_(False)
     with torch.no_grad():
         return policy, torch.export.export(policy, inputs(*SIZES[0]), dynamic_shapes=shapes)
 

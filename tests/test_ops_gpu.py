@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
@@ -118,7 +116,7 @@ def test_gradients_equal_those_of_the_cpu(dtype: torch.dtype, form: str) -> None
     values, times, targets, options = test_autograd.problem(form)
     grads = []
     for device in ("cpu", "cuda"):
-        leaf = values.to(device, dtype).requires_grad_()
+        leaf = values.detach().to(device, dtype).clone().requires_grad_()
         moved = {key: value.to(device) for key, value in options.items()}
         out = test_autograd.resample(leaf, times.to(device), targets.to(device), **moved)
         out.square().sum().backward()
@@ -148,10 +146,7 @@ def test_compiled(name: str, mode: str) -> None:
     torch._dynamo.reset()
     torch.manual_seed(3)
 
-    def function(*given: Tensor) -> Any:
-        with torch.device("cuda"):
-            return test_compile.FUNCTIONS[name](*given)
-
+    function = test_compile.FUNCTIONS[name]
     compiled = torch.compile(function, fullgraph=True, mode=mode)
     given = on_gpu(*test_compile.inputs(2, 11, 5))
     expected = function(*given)

@@ -112,7 +112,8 @@ __device__ void integer_tile(const GeneralView& view, const Sink<Out>& sink) {
 }
 
 template <typename Out>
-__device__ __forceinline__ void angle_item(const StreamParams& s, const Sink<Out>& sink, const WideRecord& r, int64_t at, int64_t out_at) {
+__device__ __forceinline__ void angle_item(const StreamParams& s, const Sink<Out>& sink, const WideRecord& r,
+                                           int64_t at, int64_t out_at) {
     const bool copy = r.way == kCopy;
     const double v0 = load_double(r.sample, s.value_dtype, at);
     const double v1 = copy ? v0 : load_double(r.sample, s.value_dtype, at + s.values_stride[1]);
@@ -120,7 +121,8 @@ __device__ __forceinline__ void angle_item(const StreamParams& s, const Sink<Out
         sink.real(out_at, copy ? rc_wrap_f64(v0) : rc_angle_f64(v0, v1, r.weight));
     } else {
         const float a = static_cast<float>(v0);
-        sink.real(out_at, copy ? rc_wrap_f32(a) : rc_angle_f32(a, static_cast<float>(v1), static_cast<float>(r.weight)));
+        sink.real(out_at,
+                  copy ? rc_wrap_f32(a) : rc_angle_f32(a, static_cast<float>(v1), static_cast<float>(r.weight)));
     }
 }
 
@@ -146,7 +148,8 @@ __device__ __forceinline__ void pchip_item(const StreamParams& s, const Sink<Out
 }
 
 template <typename Out>
-__device__ __forceinline__ void slerp_item(const StreamParams& s, const Sink<Out>& sink, const WideRecord& r, int64_t at, int64_t out_at, int64_t out_column_stride) {
+__device__ __forceinline__ void slerp_item(const StreamParams& s, const Sink<Out>& sink, const WideRecord& r,
+                                           int64_t at, int64_t out_at, int64_t out_column_stride) {
     const bool copy = r.way == kCopy;
     double q0[4], q1[4];
 #pragma unroll

@@ -156,8 +156,8 @@ __global__ void __launch_bounds__(kAlignThreads, Path::resident_blocks)
     const uint32_t row_tile = unit.column_tiles.quotient(index);
     const uint32_t first_chunk = (index - row_tile * unit.column_tiles.divisor) * unit.tile_chunks;
     const int64_t row0 = static_cast<int64_t>(row_tile) * unit.tile_rows;
-    const int32_t count =
-        static_cast<int32_t>(min(static_cast<int64_t>(unit.tile_rows), call.batch * call.num_targets - row0));
+    const int32_t count = static_cast<int32_t>(
+        min(static_cast<int64_t>(unit.tile_rows), call.batch * call.num_targets - row0));
     const bool leads = unit.leads && first_chunk == 0;
     AnyRecord* records = all_records[warp];
     RowExtra* extras = Path::general ? all_extras[Path::general ? warp : 0] : nullptr;

@@ -40,7 +40,8 @@ RC_CLOCK(int64_t, i64, i64)
 // A hint need not be exact: approximate division will do, and any index within bounds is right.
 template <typename Time>
 __device__ __forceinline__ int32_t guess_index(Time first, Time last, int32_t n, Time t) {
-    const float at = __fdividef(static_cast<float>(t - first), static_cast<float>(last - first)) * static_cast<float>(n - 1);
+    const float at = __fdividef(static_cast<float>(t - first), static_cast<float>(last - first)) *
+                     static_cast<float>(n - 1);
     return min(max(__float2int_rd(at), 0), n - 1);  // NaN becomes 0
 }
 template <>
@@ -60,12 +61,13 @@ struct Sequence {
 };
 
 // Sequence that output row b reads. A row, length or split that cannot be right is noted and reads as empty.
-__device__ __forceinline__ Sequence sequence_of(const StreamParams& s, int32_t stream, int64_t b, rc_fault_report* note) {
+__device__ __forceinline__ Sequence sequence_of(const StreamParams& s, int32_t stream, int64_t b,
+                                                rc_fault_report* note) {
     Sequence q{0, 0, b, 0};
     if (s.rows != nullptr) {
         q.row = s.rows[b];
         if (q.row < 0 || q.row >= s.num_sequences) {
-            note_fault(note, RC_FAULT_ROW, stream, b, q.row);
+            note_fault(note, RC_FAULT_ROW, stream, b, 0);
             return q;
         }
     }
@@ -73,7 +75,7 @@ __device__ __forceinline__ Sequence sequence_of(const StreamParams& s, int32_t s
         const int64_t begin = s.row_splits[q.row];
         const int64_t end = s.row_splits[q.row + 1];
         if (begin < 0 || end < begin || end > s.num_samples || end - begin > INT32_MAX) {
-            note_fault(note, RC_FAULT_ROW_SPLITS, stream, q.row, end);
+            note_fault(note, RC_FAULT_ROW_SPLITS, stream, q.row, 0);
             return q;
         }
         q.values = begin * s.values_stride[1];
@@ -87,7 +89,7 @@ __device__ __forceinline__ Sequence sequence_of(const StreamParams& s, int32_t s
     if (s.lengths != nullptr) {
         length = s.lengths[q.row];
         if (length < 0 || length > s.num_samples) {
-            note_fault(note, RC_FAULT_LENGTH, stream, q.row, length);
+            note_fault(note, RC_FAULT_LENGTH, stream, q.row, 0);
             length = length < 0 ? 0 : s.num_samples;
         }
     }
@@ -137,7 +139,9 @@ __device__ __forceinline__ bool surely_follows(float earlier, float later) {
 __device__ __forceinline__ bool surely_follows(double earlier, double later) {
     return later >= earlier && fabs(later) < static_cast<double>(INFINITY);
 }
-__device__ __forceinline__ bool surely_follows(int64_t earlier, int64_t later) { return later >= earlier; }
+__device__ __forceinline__ bool surely_follows(int64_t earlier, int64_t later) {
+    return later >= earlier;
+}
 
 template <typename Time>
 __device__ __forceinline__ void check_sweep(const Time* times, int64_t stride, int32_t begin, int32_t end, int32_t lane,
@@ -184,19 +188,24 @@ __device__ __forceinline__ Time target_at(const CallParams& call, const Row& row
 // the whole sequence would cost more than reading it.
 template <typename Time>
 __device__ __forceinline__ void check_bracket(const Time* times, int64_t stride, int32_t n, int32_t i, int32_t stream,
-                                              int64_t b, rc_fault_report* note) {
-    const int32_t j = i + 1 < n ? i + 1 : i;
-    const int32_t fault = Clock<Time>::fault(times[i * stride], times[j * stride]);
+                                              int64_t sequence, rc_fault_report* note) {
+    const Time earlier = times[i * stride];
+    const int32_t fault = Clock<Time>::fault(earlier, earlier);
     if (fault != RC_FAULT_NONE) {
-        note_fault(note, fault, stream, b, i);
+        note_fault(note, fault, stream, sequence, i);
+    } else if (i + 1 < n) {
+        const int32_t later_fault = Clock<Time>::fault(earlier, times[(i + 1) * stride]);
+        if (later_fault != RC_FAULT_NONE) {
+            note_fault(note, later_fault, stream, sequence, i + 1);
+        }
     }
 }
 
 // Output row `index`: its record, mask bit and faults, for whatever the stream asks. Its arguments are few and it looks up
 // the rest again, because what a call keeps on the stack costs every lane, also those that never come here.
 template <typename Time, typename AnyRecord>
-__device__ __noinline__ void locate(const StreamParams& s, const UnitParams& unit, const CallParams& call, int64_t index,
-                                    bool leads, const char* base, AnyRecord* record, RowExtra* extra,
+__device__ __noinline__ void locate(const StreamParams& s, const UnitParams& unit, const CallParams& call,
+                                    int64_t index, bool leads, const char* base, AnyRecord* record, RowExtra* extra,
                                     rc_fault_report* note) {
     const Row row = row_at(call, index);
     const Sequence q = sequence_of(s, unit.stream, row.b, note);
@@ -227,7 +236,7 @@ __device__ __noinline__ void locate(const StreamParams& s, const UnitParams& uni
             note_fault(note, RC_FAULT_TARGET_NAN, unit.stream, row.b, row.t);
         }
         if (s.rows != nullptr && site.side != RC_NOWHERE) {
-            check_bracket(times, stride, n, site.index, unit.stream, row.b, note);
+            check_bracket(times, stride, n, site.index, unit.stream, q.row, note);
         }
     }
     if (bracket.outside && s.policy.extrapolate == RC_EXTRAPOLATE_RAISE) {
@@ -249,13 +258,21 @@ __device__ __noinline__ void locate(const StreamParams& s, const UnitParams& uni
     }
 }
 
-__device__ __forceinline__ float weight_of(float since, float gap) { return since / gap; }
-__device__ __forceinline__ double weight_of(double since, double gap) { return since / gap; }
+__device__ __forceinline__ float weight_of(float since, float gap) {
+    return since / gap;
+}
+__device__ __forceinline__ double weight_of(double since, double gap) {
+    return since / gap;
+}
 __device__ __forceinline__ double weight_of(uint64_t since, uint64_t gap) {
     return static_cast<double>(since) / static_cast<double>(gap);
 }
-__device__ __forceinline__ float elapsed(float later, float earlier) { return later - earlier; }
-__device__ __forceinline__ double elapsed(double later, double earlier) { return later - earlier; }
+__device__ __forceinline__ float elapsed(float later, float earlier) {
+    return later - earlier;
+}
+__device__ __forceinline__ double elapsed(double later, double earlier) {
+    return later - earlier;
+}
 __device__ __forceinline__ uint64_t elapsed(int64_t later, int64_t earlier) {
     return static_cast<uint64_t>(later) - static_cast<uint64_t>(earlier);
 }
@@ -292,6 +309,9 @@ __device__ __forceinline__ bool quick_locate(const StreamParams& s, const UnitPa
         return false;
     }
     const int32_t i = begin + (after_c ? 2 : static_cast<int32_t>(after_b));
+    if (s.rows != nullptr && leads) {
+        check_bracket(times, 1, n, i, unit.stream, q.row, note);
+    }
     record->sample = base + (q.values + i * s.values_stride[1]) * unit.value_bytes;
     record->weight = static_cast<decltype(record->weight)>(weight_of(elapsed(t, t0), elapsed(t1, t0)));
     record->way = kMix;

@@ -61,15 +61,15 @@ struct StreamParams {
 struct UnitParams {
     int32_t stream;
     int32_t kind;
-    int32_t column;         // first column within the stream
+    int32_t column;  // first column within the stream
     int32_t columns;
-    int64_t out_column;     // first column of the output
-    int32_t vector;         // elements a lane moves at once; slerp: one quaternion
-    int32_t value_bytes;    // of an element
-    uint32_t chunks;        // columns / vector, or quaternions
-    uint32_t tile_chunks;   // chunks of one tile
-    int32_t tile_rows;      // output rows of one tile, at most a warp's lanes
-    uint32_t tiles;         // all of this unit
+    int64_t out_column;    // first column of the output
+    int32_t vector;        // elements a lane moves at once; slerp: one quaternion
+    int32_t value_bytes;   // of an element
+    uint32_t chunks;       // columns / vector, or quaternions
+    uint32_t tile_chunks;  // chunks of one tile
+    int32_t tile_rows;     // output rows of one tile, at most a warp's lanes
+    uint32_t tiles;        // all of this unit
     uint32_t first_block;
     FastDivide column_tiles;
     FastDivide by_tile_chunks;
@@ -90,11 +90,11 @@ struct CallParams {
     int32_t out_dtype;
     int32_t num_streams;
     int32_t num_units;
-    FastDivide by_targets;  // by num_targets
+    FastDivide by_targets;       // by num_targets
     uint32_t first_check_block;  // from here on, blocks check samples
-    bool short_rows;        // batch * num_targets < 2^31: rows divide fast
-    bool split_store;       // output rows are aligned to half of the widest vector only
-    bool flat_out;          // output rows follow each other at out_stride[1], across the batch too
+    bool short_rows;             // batch * num_targets < 2^31: rows divide fast
+    bool split_store;            // output rows are aligned to half of the widest vector only
+    bool flat_out;               // output rows follow each other at out_stride[1], across the batch too
 };
 
 // Three sizes, so that the usual call passes a few hundred bytes and not eight thousand.

@@ -15,7 +15,7 @@ constexpr int64_t kLanes = 32;
 
 // Measured on an H200 (benchmarks/results). Small tiles put every multiprocessor to work and keep the chain of memory
 // latencies short; large ones spread the cost of finding the samples over more of them.
-constexpr AlignTuning kTuning{4, 16, 16};
+constexpr AlignTuning kTuning{4, 16, 16, 4};
 
 constexpr uint32_t kMaxChunks = 512;  // of a tile: wider rows are cut into several tiles
 
@@ -68,6 +68,8 @@ int vector_width(const rc_align_call& call, const rc_stream& s, int32_t column, 
     return 1;
 }
 
+}  // namespace
+
 void fill_stream(const rc_stream& s, int32_t time_dtype, StreamParams* p) {
     p->values = s.values;
     p->times = s.times;
@@ -86,6 +88,8 @@ void fill_stream(const rc_stream& s, int32_t time_dtype, StreamParams* p) {
     p->invalid = s.invalid;
     p->has_offset = s.time_offset != 0.0 || s.row_offsets != nullptr;
 }
+
+namespace {
 
 // Cuts a unit into tiles, each a warp's. Returns its number of blocks.
 int64_t tile_unit(const rc_align_call& call, int64_t items_per_lane, UnitParams* unit) {
@@ -121,8 +125,8 @@ int64_t check_slices(const rc_stream& s, StreamParams* p) {
 
 }  // namespace
 
-rc_status plan_align(const rc_align_call& call, int sm_count, CallParams* params, StreamParams* streams, UnitParams* units,
-                     AlignPlan* plan) {
+rc_status plan_align(const rc_align_call& call, int sm_count, CallParams* params, StreamParams* streams,
+                     UnitParams* units, AlignPlan* plan) {
     params->targets = call.targets;
     std::copy(call.targets_stride, call.targets_stride + 2, params->targets_stride);
     params->batch = call.batch;
@@ -163,7 +167,9 @@ rc_status plan_align(const rc_align_call& call, int sm_count, CallParams* params
             const bool plain = floating && plain_kind(group.kind);
             plan->general = plan->general || !plain || s.value_dtype != call.out_dtype || s.times_stride[1] != 1 ||
                             s.values_stride[2] != 1;
-            unit.vector = slerp ? 4 : (plain ? vector_width(call, s, unit.column, unit.columns, unit.out_column, false) : 1);
+            unit.vector = slerp
+                              ? 4
+                              : (plain ? vector_width(call, s, unit.column, unit.columns, unit.out_column, false) : 1);
             unit.chunks = static_cast<uint32_t>(unit.columns / unit.vector);
             items += call.batch * call.num_targets * unit.chunks;
             ++n;
@@ -206,7 +212,10 @@ rc_status plan_align(const rc_align_call& call, int sm_count, CallParams* params
     }
 
     const int64_t lanes = int64_t{sm_count} * kTuning.warps * kLanes;
-    const int64_t items_per_lane = std::clamp(items / lanes, kTuning.min_items, kTuning.max_items);
+    // A call that cannot give every multiprocessor a few warps is cut finer still.
+    const int64_t thin = items / (int64_t{sm_count} * kTuning.few_warps * kLanes);
+    const int64_t least = std::clamp<int64_t>(thin, 1, kTuning.min_items);
+    const int64_t items_per_lane = std::clamp(items / lanes, least, kTuning.max_items);
     plan->blocks = 0;
     for (int u = 0; u < n; ++u) {
         units[u].first_block = static_cast<uint32_t>(std::min<int64_t>(plan->blocks, INT_MAX));

@@ -10,6 +10,7 @@ struct AlignTuning {
     int64_t min_items;  // vectors a lane moves at least
     int64_t max_items;  // and at most
     int64_t warps;      // resident warps a multiprocessor that a call should fill before its tiles grow
+    int64_t few_warps;  // warps a multiprocessor below which even min_items is too many
 };
 
 // What the plan comes to.
@@ -19,8 +20,11 @@ struct AlignPlan {
     int64_t blocks = 0;
 };
 
+// A stream as kernels see it; all but how its samples are checked. The call has been checked.
+void fill_stream(const rc_stream& s, int32_t time_dtype, StreamParams* p);
+
 // Fills call, streams and units (room for RC_MAX_STREAMS and RC_MAX_COLUMN_GROUPS). The call has been checked.
-rc_status plan_align(const rc_align_call& call, int sm_count, CallParams* params, StreamParams* streams, UnitParams* units,
-                     AlignPlan* plan);
+rc_status plan_align(const rc_align_call& call, int sm_count, CallParams* params, StreamParams* streams,
+                     UnitParams* units, AlignPlan* plan);
 
 }  // namespace rc

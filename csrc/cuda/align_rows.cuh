@@ -28,10 +28,18 @@ struct ComputeType<double> {
 template <typename T>
 using compute_t = typename ComputeType<T>::type;
 
-__device__ __forceinline__ float widen(half v) { return __half2float(v); }
-__device__ __forceinline__ float widen(bfloat16 v) { return __bfloat162float(v); }
-__device__ __forceinline__ float widen(float v) { return v; }
-__device__ __forceinline__ double widen(double v) { return v; }
+__device__ __forceinline__ float widen(half v) {
+    return __half2float(v);
+}
+__device__ __forceinline__ float widen(bfloat16 v) {
+    return __bfloat162float(v);
+}
+__device__ __forceinline__ float widen(float v) {
+    return v;
+}
+__device__ __forceinline__ double widen(double v) {
+    return v;
+}
 
 // One rounding; doubles reach the half types through float, as they do everywhere in RoboCache.
 template <typename Out, typename In>
@@ -48,8 +56,12 @@ __device__ __forceinline__ Out narrow(In v) {
     }
 }
 
-__device__ __forceinline__ float lerp(float v0, float v1, float w) { return rc_lerp_f32(v0, v1, w); }
-__device__ __forceinline__ double lerp(double v0, double v1, double w) { return rc_lerp_f64(v0, v1, w); }
+__device__ __forceinline__ float lerp(float v0, float v1, float w) {
+    return rc_lerp_f32(v0, v1, w);
+}
+__device__ __forceinline__ double lerp(double v0, double v1, double w) {
+    return rc_lerp_f64(v0, v1, w);
+}
 
 template <typename Out>
 __device__ __forceinline__ Out not_a_number() {
@@ -150,14 +162,24 @@ __device__ __forceinline__ Record load(const Record* at) {
     memcpy(&record, &bits, sizeof record);
     return record;
 }
-__device__ __forceinline__ WideRecord load(const WideRecord* at) { return *at; }
+__device__ __forceinline__ WideRecord load(const WideRecord* at) {
+    return *at;
+}
 
 // A store of one instruction (the compiler may cut an assignment into words), or of two halves where the output's rows
 // are aligned to no more.
-__device__ __forceinline__ void store(uint8_t* at, uint8_t v, bool) { *at = v; }
-__device__ __forceinline__ void store(uint16_t* at, uint16_t v, bool) { *at = v; }
-__device__ __forceinline__ void store(uint32_t* at, uint32_t v, bool) { *at = v; }
-__device__ __forceinline__ void store(uint2* at, uint2 v, bool) { __stwb(at, v); }
+__device__ __forceinline__ void store(uint8_t* at, uint8_t v, bool) {
+    *at = v;
+}
+__device__ __forceinline__ void store(uint16_t* at, uint16_t v, bool) {
+    *at = v;
+}
+__device__ __forceinline__ void store(uint32_t* at, uint32_t v, bool) {
+    *at = v;
+}
+__device__ __forceinline__ void store(uint2* at, uint2 v, bool) {
+    __stwb(at, v);
+}
 __device__ __forceinline__ void store(uint4* at, uint4 v, bool split) {
     if (split) {
         uint2* half = reinterpret_cast<uint2*>(at);
@@ -185,7 +207,8 @@ struct TileView {
 };
 
 template <typename Value, typename Out, int kVector, typename Weight>
-__device__ __forceinline__ raw_t<Out, kVector> mixed(raw_t<Value, kVector> v0, raw_t<Value, kVector> v1, Weight weight) {
+__device__ __forceinline__ raw_t<Out, kVector> mixed(raw_t<Value, kVector> v0, raw_t<Value, kVector> v1,
+                                                     Weight weight) {
     using Compute = compute_t<Value>;
     Compute a[kVector], b[kVector];
     unpack<Value, kVector>(v0, a);

@@ -3,7 +3,8 @@
 
 #include "../common/common.h"
 
-static const char *const k_why = "this build holds no CUDA kernels (it was built without nvcc or with ROBOCACHE_CUDA=0)";
+static const char *const k_why =
+    "this build holds no CUDA kernels (it was built without nvcc or with ROBOCACHE_CUDA=0)";
 
 bool rc_cuda_available(void) {
     return false;

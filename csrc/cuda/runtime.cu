@@ -127,7 +127,8 @@ extern "C" rc_status rc_cuda_take_fault(int32_t device, rc_fault_report* report)
         status = rc::check_cuda(cudaDeviceSynchronize(), "waiting for the device");
     }
     if (status == RC_OK) {
-        status = rc::check_cuda(cudaMemcpy(report, note, sizeof *report, cudaMemcpyDeviceToHost), "reading the fault note");
+        status = rc::check_cuda(cudaMemcpy(report, note, sizeof *report, cudaMemcpyDeviceToHost),
+                                "reading the fault note");
     }
     if (status == RC_OK && report->fault != RC_FAULT_NONE) {
         status = rc::check_cuda(cudaMemset(note, 0, sizeof *report), "clearing the fault note");

@@ -157,7 +157,9 @@ PyObject *fast_resample(PyObject *, PyObject *const *args, Py_ssize_t count) {
         return not_mine();
     }
     const int grad = grad_mode();
+    StreamArgs stream;
     Call call;
+    call.streams = &stream;
     call.count = 1;
     PyObject *const fields[11] = {args[0], args[1], args[3], args[4],  args[5], args[6],
                                   args[7], args[8], args[9], args[10], args[11]};
@@ -179,7 +181,9 @@ PyObject *fast_fuse(PyObject *, PyObject *const *args, Py_ssize_t count) {
         items = Ref(PySequence_List(args[0])); // a list of our own: nobody shortens it meanwhile
     }
     const int grad = grad_mode();
+    StreamArgs streams[RC_MAX_STREAMS];
     Call call;
+    call.streams = streams;
     if (!items || grad < 0 || !read_targets(args[1], grad != 0, &call.targets)) {
         return not_mine();
     }

@@ -72,8 +72,8 @@ private:
 
 // Keeps what describes a call; `kinds` has the groups of streams with several kinds.
 struct Call {
-    StreamArgs streams[RC_MAX_STREAMS];
-    size_t count = 0;
+    StreamArgs *streams; // the caller's, as many as it needs: clearing all 16 would cost more than reading one
+    size_t count;
     std::vector<ColumnKind> kinds;
     View targets;
     AlignArgs args;

@@ -9,6 +9,7 @@ namespace robocache {
 namespace {
 
 thread_local std::string nested_error;
+thread_local bool nested = false;
 
 void *torch_cpu_symbol(const char *name) {
     void *library = dlopen("libtorch_cpu.so", RTLD_NOLOAD | RTLD_LAZY);
@@ -64,8 +65,26 @@ void rethrow_nested(const char *op) {
     throw std::runtime_error(words.empty() ? std::string(op) + " failed" : words);
 }
 
-void forget_nested() {
+NestedCall::NestedCall() : outer_(nested) {
+    nested = true;
     nested_error.clear();
+}
+
+NestedCall::~NestedCall() {
+    nested = outer_;
+}
+
+void NestedCall::raise_kept() const {
+    if (!nested_error.empty()) {
+        throw std::runtime_error(std::exchange(nested_error, std::string()));
+    }
+}
+
+bool NestedCall::keeps(const char *text) {
+    if (nested) {
+        nested_error = text;
+    }
+    return nested;
 }
 
 int32_t rc_dtype_of(int32_t torch_dtype) {

@@ -23,8 +23,22 @@ namespace robocache {
 // The error behind a nested dispatcher call that failed; the shim itself hands on only a code.
 [[noreturn]] void rethrow_nested(const char *op);
 
-// Before a nested call, so that an older error is not taken for its own.
-void forget_nested();
+// While one lives, kernels of this thread keep their errors for it instead of throwing: torch before 2.13 prints every
+// exception that crosses a nested dispatcher call and loses its words.
+class NestedCall {
+public:
+    NestedCall();
+    NestedCall(const NestedCall &) = delete;
+    NestedCall &operator=(const NestedCall &) = delete;
+    ~NestedCall();
+    // Raises what a kernel left here, if any.
+    void raise_kept() const;
+    // For a kernel that failed: true if a nested call has taken `text`, so that it may return anything.
+    static bool keeps(const char *text);
+
+private:
+    bool outer_;
+};
 
 inline void check(AOTITorchError code, const char *what) {
     if (code != AOTI_TORCH_SUCCESS) {

@@ -53,7 +53,7 @@ void build(AlignBuilder &builder, const AlignInputs &in, const std::string &erro
 
 // out = op(...), or with `with_valid` (out, valid) = op(...).
 template <Take take, bool with_valid>
-void align_kernel(StableIValue *stack, uint64_t, uint64_t) {
+void align(StableIValue *stack) {
     AlignInputs in = take(stack);
     in.out_dtype = take_out_dtype(stack[14]);
     AlignArgs args;
@@ -72,6 +72,27 @@ void align_kernel(StableIValue *stack, uint64_t, uint64_t) {
     stack[0] = to_stack(out.release());
     if (with_valid) {
         stack[1] = to_stack(valid.release());
+    }
+}
+
+// Any tensor: the result of a call whose error a NestedCall has taken.
+StableIValue placeholder() {
+    const int64_t sizes[1] = {0};
+    return to_stack(empty(sizes, 1, RC_FLOAT32, View()).release());
+}
+
+template <Take take, bool with_valid>
+void align_kernel(StableIValue *stack, uint64_t, uint64_t) {
+    try {
+        align<take, with_valid>(stack);
+    } catch (const std::exception &error) {
+        if (!NestedCall::keeps(error.what())) {
+            throw;
+        }
+        stack[0] = placeholder();
+        if (with_valid) {
+            stack[1] = placeholder();
+        }
     }
 }
 
@@ -217,16 +238,24 @@ bool any_requires_grad(StableIValue list_slot) {
     return false;
 }
 
-void forward_call(const char *op, StableIValue *stack) {
-    forget_nested();
+void forward_call(const char *op, StableIValue *stack, uint64_t num_outputs) {
+    const NestedCall call;
     if (torch_call_dispatcher(op, "", stack, TORCH_ABI_VERSION) != AOTI_TORCH_SUCCESS) {
         rethrow_nested(op);
+    }
+    try {
+        call.raise_kept();
+    } catch (...) {
+        for (uint64_t i = 0; i < num_outputs; ++i) {
+            const Handle unwanted(from_stack(stack[i]));
+        }
+        throw;
     }
 }
 
 // The stack goes on as it came: the twins take the same arguments.
 template <bool fused, bool with_valid>
-void autograd_kernel(StableIValue *stack, uint64_t, uint64_t) {
+void autograd_kernel(StableIValue *stack, uint64_t, uint64_t num_outputs) {
     bool grad = false;
     if (aoti_torch_grad_mode_is_enabled()) {
         grad = fused ? any_requires_grad(stack[0]) : requires_grad(from_stack(stack[0]));
@@ -236,13 +265,13 @@ void autograd_kernel(StableIValue *stack, uint64_t, uint64_t) {
         forward_call(with_valid
                          ? (grad ? "robocache::_fuse_multimodal_valid_grad" : "robocache::_fuse_multimodal_valid")
                          : (grad ? "robocache::_fuse_multimodal_grad" : "robocache::_fuse_multimodal"),
-                     stack);
+                     stack, num_outputs);
     } else {
         forward_call(
             with_valid
                 ? (grad ? "robocache::_resample_trajectories_valid_grad" : "robocache::_resample_trajectories_valid")
                 : (grad ? "robocache::_resample_trajectories_grad" : "robocache::_resample_trajectories"),
-            stack);
+            stack, num_outputs);
     }
 }
 
