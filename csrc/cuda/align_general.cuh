@@ -86,6 +86,7 @@ struct GeneralView {
     const StreamParams& stream;
     const UnitParams& unit;
     uint32_t chunks;
+    FastDivide by_chunks;
     int64_t out_column;
     int64_t out_column_stride;
     const WideRecord* records;
@@ -99,7 +100,7 @@ __device__ void integer_tile(const GeneralView& view, const Sink<Out>& sink) {
     const StreamParams& s = view.stream;
     const uint32_t items = static_cast<uint32_t>(view.count) * view.chunks;
     for (uint32_t item = static_cast<uint32_t>(view.lane); item < items; item += 32) {
-        const uint32_t row = item / view.chunks;
+        const uint32_t row = view.by_chunks.quotient(item);
         const int64_t column = item - row * view.chunks;  // within the tile
         const int64_t out_at = view.extras[row].out + (view.out_column + column) * view.out_column_stride;
         const WideRecord& r = view.records[row];
@@ -174,7 +175,7 @@ __device__ void curve_tile(const GeneralView& view, const Sink<Out>& sink) {
     const int32_t width = view.unit.vector;  // 4 for quaternions, else 1
     const uint32_t items = static_cast<uint32_t>(view.count) * view.chunks;
     for (uint32_t item = static_cast<uint32_t>(view.lane); item < items; item += 32) {
-        const uint32_t row = item / view.chunks;
+        const uint32_t row = view.by_chunks.quotient(item);
         const int64_t column = static_cast<int64_t>(item - row * view.chunks) * width;  // within the tile
         const int64_t out_at = view.extras[row].out + (view.out_column + column) * view.out_column_stride;
         const WideRecord& r = view.records[row];

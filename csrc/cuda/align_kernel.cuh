@@ -66,10 +66,11 @@ __device__ __forceinline__ void mix_any_width(const Tile<WideRecord>& tile) {
 
 // Second halves. Plain: every stream has one floating type, the output's; its code is small enough to stay in the
 // instruction cache of a call that lasts microseconds. kVector 0: each unit has its own width, of three. kDepth trades
-// loads in flight a lane for resident warps.
-template <typename T, int kVector, int kDepth, int kResident>
+// loads in flight a lane for resident warps; kRows are a tile's at most.
+template <typename T, int kVector, int kDepth, int kResident, int kRows>
 struct Plain {
     static constexpr bool general = false;
+    static constexpr int rows = kRows;
     static constexpr int resident_blocks = kResident;
     using AnyRecord = std::conditional_t<std::is_same_v<T, double>, WideRecord, Record>;
     template <typename Time>
@@ -91,6 +92,7 @@ struct Plain {
 template <typename Out>
 struct General {
     static constexpr bool general = true;
+    static constexpr int rows = kLanes;
     static constexpr int resident_blocks = kGeneralBlocks;
     using AnyRecord = WideRecord;
     template <typename Time>
@@ -98,8 +100,12 @@ struct General {
         const int32_t dtype = tile.s.value_dtype;
         const int32_t kind = tile.unit.kind;
         const int64_t out_column = tile.unit.out_column + static_cast<int64_t>(tile.first_chunk) * tile.unit.vector;
-        const GeneralView view{tile.s,       tile.unit,   tile.chunks, out_column, tile.call.out_stride[2],
-                               tile.records, tile.extras, tile.count,  tile.lane};
+        const bool whole = tile.chunks == tile.unit.tile_chunks;
+        const GeneralView view{tile.s,       tile.unit,
+                               tile.chunks,  whole ? tile.unit.by_tile_chunks : tile.unit.by_last_chunks,
+                               out_column,   tile.call.out_stride[2],
+                               tile.records, tile.extras,
+                               tile.count,   tile.lane};
         if constexpr (std::is_same_v<Out, IntegerOut>) {
             integer_tile(view, Sink<IntegerOut>{tile.call.out, tile.call.out_dtype});
         } else if (is_integer_dtype(dtype)) {
@@ -122,7 +128,7 @@ template <typename Time, typename Path, typename Params>
 __global__ void __launch_bounds__(kAlignThreads, Path::resident_blocks)
     align_kernel(const __grid_constant__ Params p, rc_fault_report* note) {
     using AnyRecord = typename Path::AnyRecord;
-    __shared__ AnyRecord all_records[kAlignWarps][kLanes];
+    __shared__ AnyRecord all_records[kAlignWarps][Path::rows];
     __shared__ RowExtra all_extras[Path::general ? kAlignWarps : 1][kLanes];
     const uint32_t warp = threadIdx.x / kLanes;
     const int32_t lane = static_cast<int32_t>(threadIdx.x % kLanes);
@@ -161,12 +167,20 @@ __global__ void __launch_bounds__(kAlignThreads, Path::resident_blocks)
     const bool leads = unit.leads && first_chunk == 0;
     AnyRecord* records = all_records[warp];
     RowExtra* extras = Path::general ? all_extras[Path::general ? warp : 0] : nullptr;
-    if (lane < count) {
-        const int64_t column = (unit.column + static_cast<int64_t>(first_chunk) * unit.vector) * s.values_stride[2];
-        const char* base = static_cast<const char*>(s.values) + column * unit.value_bytes;
-        if (Path::general || !quick_locate<Time>(s, unit, call, row0 + lane, leads, base, &records[lane], note)) {
-            locate<Time>(s, unit, call, row0 + lane, leads, base, &records[lane],
-                         Path::general ? extras + lane : nullptr, note);
+    const int64_t column = (unit.column + static_cast<int64_t>(first_chunk) * unit.vector) * s.values_stride[2];
+    const char* base = static_cast<const char*>(s.values) + column * unit.value_bytes;
+    if constexpr (Path::general) {
+        if (lane < count) {
+            locate<Time>(s, unit, call, row0 + lane, leads, base, &records[lane], extras + lane, note);
+        }
+    } else {
+        if (unit.prefetch) {
+            prefetch_times<Time>(s, call, row0, count, lane);
+        }
+        if (Path::rows > kLanes && count > kLanes) {
+            locate_rows<2, Time>(s, unit, call, row0, count, lane, leads, base, records, note);
+        } else {
+            locate_rows<1, Time>(s, unit, call, row0, count, lane, leads, base, records, note);
         }
     }
     __syncwarp();

@@ -8,11 +8,15 @@ namespace rc {
 constexpr int kAlignWarps = 4;  // a block: small, so that a finished one makes room soon
 constexpr int kAlignThreads = kAlignWarps * 32;
 
-// Resident blocks a multiprocessor of the plain kernels. Deep: four vectors of two samples in flight a lane, for rows of
-// many columns. Wide: two, in more warps, for rows of few columns, where finding the samples is most of the work.
-constexpr int kDeepBlocks = 6;
+// Resident blocks a multiprocessor of the plain kernels, and rows of a tile. Deep: four vectors of two samples in flight
+// a lane, for rows of many columns. Wide: two, in more warps, for rows of few columns, where finding the samples is most
+// of the work; each lane finds two rows at once. Few: deep, for several streams. Measured on an H200.
+constexpr int kDeepBlocks = 5;
+constexpr int kFewBlocks = 6;
 constexpr int kWideBlocks = 8;
 constexpr int kGeneralBlocks = 4;
+constexpr int kDeepRows = 32;
+constexpr int kWideRows = 64;
 
 // Kernels of one output type, each by time dtype (float32, float64, int64).
 struct AlignKernels {

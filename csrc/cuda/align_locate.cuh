@@ -277,48 +277,107 @@ __device__ __forceinline__ uint64_t elapsed(int64_t later, int64_t earlier) {
     return static_cast<uint64_t>(later) - static_cast<uint64_t>(earlier);
 }
 
-// The usual row in few instructions: a linear stream without offset, gap limit or tolerance, and a target strictly
-// between two of the four samples around a straight-line guess, which travel together in one latency; times are
-// contiguous. False: nothing was done, locate() must. What it writes is what locate() would.
-template <typename Time, typename AnyRecord>
-__device__ __forceinline__ bool quick_locate(const StreamParams& s, const UnitParams& unit, const CallParams& call,
-                                             int64_t index, bool leads, const char* base, AnyRecord* record,
-                                             rc_fault_report* note) {
-    if (!unit.quick) {
-        return false;
+// The usual rows in few instructions: a linear stream without offset, gap limit or tolerance, contiguous times, and a
+// target among the four samples around a straight-line guess, which travel together, or clamped to an end. A lane takes
+// kRows rows at once, so that their chains of latencies run side by side. What this writes is what locate() would; the
+// rows it leaves are false in `done`.
+template <int kRows, typename Time, typename AnyRecord>
+__device__ __forceinline__ void quick_locate(const StreamParams& s, const UnitParams& unit, const CallParams& call,
+                                             int64_t row0, int32_t count, int32_t lane, bool leads, const char* base,
+                                             AnyRecord* records, bool (&done)[kRows], rc_fault_report* note) {
+    Sequence q[kRows];
+    const Time* times[kRows];
+    Time t[kRows], first[kRows], last[kRows];
+#pragma unroll
+    for (int k = 0; k < kRows; ++k) {
+        // Lanes past the end repeat the last row.
+        const Row row = row_at(call, row0 + min(lane + k * kLanes, count - 1));
+        t[k] = target_at<Time>(call, row);
+        q[k] = sequence_of(s, unit.stream, row.b, note);
+        times[k] = static_cast<const Time*>(s.times) + q[k].times;
+        done[k] = q[k].length >= 4;
+        first[k] = last[k] = Time(0);
+        if (done[k]) {
+            first[k] = times[k][0];
+            last[k] = times[k][q[k].length - 1];
+        }
     }
-    const Row row = row_at(call, index);
-    const Sequence q = sequence_of(s, unit.stream, row.b, note);
-    const int32_t n = q.length;
-    if (n < 4) {
-        return false;
+    Time window[kRows][4];
+    int32_t begin[kRows];
+#pragma unroll
+    for (int k = 0; k < kRows; ++k) {
+        const int32_t guess = guess_index(first[k], last[k], q[k].length, t[k]);
+        begin[k] = min(max(guess - 1, 0), q[k].length - 4);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            window[k][j] = done[k] ? times[k][begin[k] + j] : Time(0);
+        }
     }
-    const Time t = target_at<Time>(call, row);
-    const Time* times = static_cast<const Time*>(s.times) + q.times;
-    const int32_t guess = guess_index(times[0], times[n - 1], n, t);
-    const int32_t begin = min(max(guess - 1, 0), n - 4);
-    const Time a = times[begin];
-    const Time b = times[begin + 1];
-    const Time c = times[begin + 2];
-    const Time d = times[begin + 3];
-    const bool after_b = b <= t;
-    const bool after_c = c <= t;
-    const Time t0 = after_c ? c : (after_b ? b : a);
-    const Time t1 = after_c ? d : (after_b ? c : b);
-    if (!(t0 < t && t < t1)) {
-        return false;
+#pragma unroll
+    for (int k = 0; k < kRows; ++k) {
+        const bool after_1 = window[k][1] <= t[k];
+        const bool after_2 = window[k][2] <= t[k];
+        const Time t0 = after_2 ? window[k][2] : (after_1 ? window[k][1] : window[k][0]);
+        const Time t1 = after_2 ? window[k][3] : (after_1 ? window[k][2] : window[k][1]);
+        const bool inside = t0 <= t[k] && t[k] < t1;
+        // Past an end, and on it, clamp copies the end's sample: the last one of equal stamps, so the first sample only
+        // if the second is later.
+        const bool after = unit.clamp_keep && t[k] >= last[k];
+        const bool before = unit.clamp_keep && t[k] < first[k] && begin[k] == 0 && window[k][0] < window[k][1];
+        done[k] = done[k] && (inside || after || before);
+        const int32_t at = lane + k * kLanes;
+        if (done[k] && at < count) {
+            const int32_t bracket = begin[k] + (after_2 ? 2 : static_cast<int32_t>(after_1));
+            const int32_t i = inside ? bracket : (after ? q[k].length - 1 : 0);
+            records[at].sample = base + (q[k].values + i * s.values_stride[1]) * unit.value_bytes;
+            records[at].weight = static_cast<decltype(records[at].weight)>(
+                weight_of(elapsed(t[k], t0), elapsed(t1, t0)));
+            records[at].way = inside && t0 < t[k] ? kMix : kCopy;
+            if (leads && s.rows != nullptr) {
+                check_bracket(times[k], 1, q[k].length, i, unit.stream, q[k].row, note);
+            }
+            if (leads && call.valid != nullptr) {
+                call.valid[(row0 + at) * call.num_streams + unit.stream] = inside || t[k] == last[k];
+            }
+        }
     }
-    const int32_t i = begin + (after_c ? 2 : static_cast<int32_t>(after_b));
-    if (s.rows != nullptr && leads) {
-        check_bracket(times, 1, n, i, unit.stream, q.row, note);
+}
+
+// Finds all rows of a tile of at most kRows a lane.
+template <int kRows, typename Time, typename AnyRecord>
+__device__ __forceinline__ void locate_rows(const StreamParams& s, const UnitParams& unit, const CallParams& call,
+                                            int64_t row0, int32_t count, int32_t lane, bool leads, const char* base,
+                                            AnyRecord* records, rc_fault_report* note) {
+    bool done[kRows] = {};
+    if (unit.quick) {
+        quick_locate<kRows, Time>(s, unit, call, row0, count, lane, leads, base, records, done, note);
     }
-    record->sample = base + (q.values + i * s.values_stride[1]) * unit.value_bytes;
-    record->weight = static_cast<decltype(record->weight)>(weight_of(elapsed(t, t0), elapsed(t1, t0)));
-    record->way = kMix;
-    if (leads && call.valid != nullptr) {
-        call.valid[index * call.num_streams + unit.stream] = true;
+#pragma unroll
+    for (int k = 0; k < kRows; ++k) {
+        const int32_t at = lane + k * kLanes;
+        if (!done[k] && at < count) {
+            locate<Time, AnyRecord>(s, unit, call, row0 + at, leads, base, &records[at], nullptr, note);
+        }
     }
-    return true;
+}
+
+// Starts the times that a tile will likely look at on their way into L2 while its targets and the ends of its sequence are
+// read: where the stream keeps its rate and the targets cover it, target t falls on about sample t * S / T.
+template <typename Time>
+__device__ __forceinline__ void prefetch_times(const StreamParams& s, const CallParams& call, int64_t row0,
+                                               int32_t count, int32_t lane) {
+    constexpr int64_t kLine = 128 / sizeof(Time);  // samples of an L2 line
+    const Row row = row_at(call, row0);
+    const uint32_t n = static_cast<uint32_t>(s.num_samples);
+    const uint32_t t = static_cast<uint32_t>(row.t);
+    const int64_t begin = static_cast<int64_t>(call.by_targets.quotient(t * n)) - kLine / 2;
+    const int64_t end = static_cast<int64_t>(call.by_targets.quotient((t + static_cast<uint32_t>(count)) * n)) +
+                        kLine / 2;
+    const int64_t at = max(begin, int64_t{0}) + lane * kLine;
+    if (at < min(end, s.num_samples)) {
+        asm volatile(
+            "prefetch.global.L2 [%0];" ::"l"(static_cast<const Time*>(s.times) + row.b * s.times_stride[0] + at));
+    }
 }
 
 // ---- The check of the samples ---------------------------------------------------------------------------------------

@@ -75,7 +75,9 @@ struct UnitParams {
     FastDivide by_tile_chunks;
     FastDivide by_last_chunks;  // the last column tile may be narrower
     bool leads;                 // this unit writes the stream's mask
+    bool prefetch;              // start a tile's times on their way early
     bool quick;                 // linear, and the stream asks nothing more of its targets
+    bool clamp_keep;            // what lies outside is clamped and kept
 };
 
 struct CallParams {

@@ -92,15 +92,18 @@ void fill_stream(const rc_stream& s, int32_t time_dtype, StreamParams* p) {
 namespace {
 
 // Cuts a unit into tiles, each a warp's. Returns its number of blocks.
-int64_t tile_unit(const rc_align_call& call, int64_t items_per_lane, UnitParams* unit) {
+int64_t tile_unit(const rc_align_call& call, const rc_stream& s, int64_t items_per_lane, int max_rows,
+                  UnitParams* unit) {
     const int64_t rows = call.batch * call.num_targets;
     const uint32_t chunks = std::max(unit->chunks, 1u);
     unit->tile_chunks = std::min(chunks, kMaxChunks);
     const uint32_t column_tiles = (chunks + unit->tile_chunks - 1) / unit->tile_chunks;
     const uint32_t last = chunks - (column_tiles - 1) * unit->tile_chunks;
     int64_t tile_rows = items_per_lane * kLanes / unit->tile_chunks;
-    tile_rows = std::clamp<int64_t>(tile_rows, 1, kLanes);
+    tile_rows = std::clamp<int64_t>(tile_rows, 1, max_rows);
     unit->tile_rows = static_cast<int32_t>(tile_rows);
+    unit->prefetch = s.rows == nullptr && s.row_splits == nullptr && s.lengths == nullptr &&
+                     s.num_samples < INT_MAX / (call.num_targets + kWideRows);
     unit->column_tiles = FastDivide::by(column_tiles);
     unit->by_tile_chunks = FastDivide::by(unit->tile_chunks);
     unit->by_last_chunks = FastDivide::by(last);
@@ -140,7 +143,8 @@ rc_status plan_align(const rc_align_call& call, int sm_count, CallParams* params
     params->by_targets = FastDivide::by(static_cast<uint32_t>(std::min<int64_t>(call.num_targets, INT_MAX)));
     params->short_rows = call.batch <= INT_MAX / call.num_targets;
     params->flat_out = call.batch == 1 || call.out_stride[0] == call.num_targets * call.out_stride[1];
-    const bool narrow_out = call.out_stride[1] >= 0 && call.out_stride[1] < INT_MAX / kLanes && call.out_stride[2] == 1;
+    const bool narrow_out = call.out_stride[1] >= 0 && call.out_stride[1] < INT_MAX / kWideRows &&
+                            call.out_stride[2] == 1;
     plan->general = !rc_dtype_is_float(call.out_dtype) || !params->flat_out || !narrow_out;
 
     int64_t out_column = 0;
@@ -162,6 +166,7 @@ rc_status plan_align(const rc_align_call& call, int sm_count, CallParams* params
             unit.leads = g == 0;
             unit.quick = s.num_groups == 1 && group.kind == RC_LINEAR && s.time_offset == 0.0 &&
                          s.row_offsets == nullptr && s.tolerance < 0.0 && std::isinf(s.max_gap);
+            unit.clamp_keep = s.extrapolate == RC_EXTRAPOLATE_CLAMP && s.invalid == RC_INVALID_KEEP;
             unit.value_bytes = static_cast<int32_t>(rc_dtype_size(s.value_dtype));
             const bool slerp = group.kind == RC_SLERP_XYZW || group.kind == RC_SLERP_WXYZ;
             const bool plain = floating && plain_kind(group.kind);
@@ -211,6 +216,7 @@ rc_status plan_align(const rc_align_call& call, int sm_count, CallParams* params
         }
     }
 
+    const int max_rows = !plan->general && n == 1 && plan->width == 3 ? kWideRows : kDeepRows;
     const int64_t lanes = int64_t{sm_count} * kTuning.warps * kLanes;
     // A call that cannot give every multiprocessor a few warps is cut finer still.
     const int64_t thin = items / (int64_t{sm_count} * kTuning.few_warps * kLanes);
@@ -219,7 +225,7 @@ rc_status plan_align(const rc_align_call& call, int sm_count, CallParams* params
     plan->blocks = 0;
     for (int u = 0; u < n; ++u) {
         units[u].first_block = static_cast<uint32_t>(std::min<int64_t>(plan->blocks, INT_MAX));
-        plan->blocks += tile_unit(call, items_per_lane, &units[u]);
+        plan->blocks += tile_unit(call, call.streams[units[u].stream], items_per_lane, max_rows, &units[u]);
     }
     if (plan->blocks * kAlignWarps > INT_MAX) {
         return rc_fail(RC_UNSUPPORTED, "this call needs more than 2^31 tiles; split the batch");

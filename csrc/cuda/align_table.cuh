@@ -16,11 +16,11 @@ AlignKernels plain_and_general() {
     AlignKernels k{};
     const auto fill = [&k](int i, auto time) {
         using Time = decltype(time);
-        k.plain_one[i][0] = kernel_address<Time, Plain<T, widest, 4, kDeepBlocks>, AlignParamsOne>();
-        k.plain_one[i][1] = kernel_address<Time, Plain<T, widest / 2, 4, kDeepBlocks>, AlignParamsOne>();
-        k.plain_one[i][2] = kernel_address<Time, Plain<T, 1, 4, kDeepBlocks>, AlignParamsOne>();
-        k.plain_one[i][3] = kernel_address<Time, Plain<T, widest, 2, kWideBlocks>, AlignParamsOne>();
-        k.plain_few[i] = kernel_address<Time, Plain<T, 0, 4, kDeepBlocks>, AlignParamsFew>();
+        k.plain_one[i][0] = kernel_address<Time, Plain<T, widest, 4, kDeepBlocks, kDeepRows>, AlignParamsOne>();
+        k.plain_one[i][1] = kernel_address<Time, Plain<T, widest / 2, 4, kDeepBlocks, kDeepRows>, AlignParamsOne>();
+        k.plain_one[i][2] = kernel_address<Time, Plain<T, 1, 4, kDeepBlocks, kDeepRows>, AlignParamsOne>();
+        k.plain_one[i][3] = kernel_address<Time, Plain<T, widest, 2, kWideBlocks, kWideRows>, AlignParamsOne>();
+        k.plain_few[i] = kernel_address<Time, Plain<T, 0, 4, kFewBlocks, kDeepRows>, AlignParamsFew>();
         k.general_few[i] = kernel_address<Time, General<T>, AlignParamsFew>();
         k.general_many[i] = kernel_address<Time, General<T>, AlignParamsMany>();
     };
