@@ -15,7 +15,7 @@ constexpr int64_t kLanes = 32;
 
 // Measured on an H200 (benchmarks/results). Small tiles put every multiprocessor to work and keep the chain of memory
 // latencies short; large ones spread the cost of finding the samples over more of them.
-constexpr AlignTuning kTuning{4, 16, 16, 4};
+constexpr AlignTuning kTuning{4, 16, 12, 16, 16, 4};
 
 constexpr uint32_t kMaxChunks = 512;  // of a tile: wider rows are cut into several tiles
 
@@ -99,6 +99,9 @@ int64_t tile_unit(const rc_align_call& call, const rc_stream& s, int64_t items_p
     unit->tile_chunks = std::min(chunks, kMaxChunks);
     const uint32_t column_tiles = (chunks + unit->tile_chunks - 1) / unit->tile_chunks;
     const uint32_t last = chunks - (column_tiles - 1) * unit->tile_chunks;
+    if (unit->tile_chunks > kTuning.broad_chunks) {
+        items_per_lane = std::min(items_per_lane, kTuning.max_items_broad);
+    }
     int64_t tile_rows = items_per_lane * kLanes / unit->tile_chunks;
     tile_rows = std::clamp<int64_t>(tile_rows, 1, max_rows);
     unit->tile_rows = static_cast<int32_t>(tile_rows);

@@ -7,8 +7,10 @@ namespace rc {
 
 // Launch parameters that measurement chose; align_plan.cu says what each one trades.
 struct AlignTuning {
-    int64_t min_items;  // vectors a lane moves at least
-    int64_t max_items;  // and at most
+    int64_t min_items;        // vectors a lane moves at least
+    int64_t max_items;        // and at most
+    int64_t max_items_broad;  // and at most in rows of more than broad_chunks vectors
+    uint32_t broad_chunks;
     int64_t warps;      // resident warps a multiprocessor that a call should fill before its tiles grow
     int64_t few_warps;  // warps a multiprocessor below which even min_items is too many
 };

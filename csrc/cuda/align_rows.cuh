@@ -167,7 +167,7 @@ __device__ __forceinline__ WideRecord load(const WideRecord* at) {
 }
 
 // A store of one instruction (the compiler may cut an assignment into words), or of two halves where the output's rows
-// are aligned to no more.
+// are aligned to no more. Streaming: what is written is not read again here, and L2 is better used for samples.
 __device__ __forceinline__ void store(uint8_t* at, uint8_t v, bool) {
     *at = v;
 }
@@ -178,15 +178,15 @@ __device__ __forceinline__ void store(uint32_t* at, uint32_t v, bool) {
     *at = v;
 }
 __device__ __forceinline__ void store(uint2* at, uint2 v, bool) {
-    __stwb(at, v);
+    __stcs(at, v);
 }
 __device__ __forceinline__ void store(uint4* at, uint4 v, bool split) {
     if (split) {
         uint2* half = reinterpret_cast<uint2*>(at);
-        __stwb(half, make_uint2(v.x, v.y));
-        __stwb(half + 1, make_uint2(v.z, v.w));
+        __stcs(half, make_uint2(v.x, v.y));
+        __stcs(half + 1, make_uint2(v.z, v.w));
     } else {
-        __stwb(at, v);
+        __stcs(at, v);
     }
 }
 
