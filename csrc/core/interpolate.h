@@ -23,29 +23,22 @@ RC_INLINE double rc_lerp_f64(double v0, double v1, double w) {
 #define RC_PI_F64 3.141592653589793116
 #define RC_TWO_PI_F64 6.283185307179586232
 
-/* Wraps into [-pi, pi); an angle that is already there keeps its bits. */
+/* Wraps into [-pi, pi); an angle that is already there keeps its bits. Selections instead of branches, so that rows of
+ * angles become vector code. */
 RC_INLINE float rc_wrap_f32(float a) {
-    if (a >= -RC_PI_F32 && a < RC_PI_F32) {
-        return a;
-    }
-    float turns = floorf((a + RC_PI_F32) / RC_TWO_PI_F32);
+    const float turns = floorf((a + RC_PI_F32) / RC_TWO_PI_F32);
     float r = a - turns * RC_TWO_PI_F32;
-    if (r >= RC_PI_F32) {
-        r = r - RC_TWO_PI_F32;
-    }
-    return r < -RC_PI_F32 ? -RC_PI_F32 : r;
+    r = r >= RC_PI_F32 ? r - RC_TWO_PI_F32 : r;
+    r = r < -RC_PI_F32 ? -RC_PI_F32 : r;
+    return (a >= -RC_PI_F32) & (a < RC_PI_F32) ? a : r;
 }
 
 RC_INLINE double rc_wrap_f64(double a) {
-    if (a >= -RC_PI_F64 && a < RC_PI_F64) {
-        return a;
-    }
-    double turns = floor((a + RC_PI_F64) / RC_TWO_PI_F64);
+    const double turns = floor((a + RC_PI_F64) / RC_TWO_PI_F64);
     double r = a - turns * RC_TWO_PI_F64;
-    if (r >= RC_PI_F64) {
-        r = r - RC_TWO_PI_F64;
-    }
-    return r < -RC_PI_F64 ? -RC_PI_F64 : r;
+    r = r >= RC_PI_F64 ? r - RC_TWO_PI_F64 : r;
+    r = r < -RC_PI_F64 ? -RC_PI_F64 : r;
+    return (a >= -RC_PI_F64) & (a < RC_PI_F64) ? a : r;
 }
 
 RC_INLINE float rc_angle_f32(float v0, float v1, float w) {

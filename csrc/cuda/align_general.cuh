@@ -1,4 +1,4 @@
-// The kinds that are more than a mix of two samples (pchip, slerp, angle), and integer values: an element or a
+// The kinds that are more than a mix of two samples (pchip, slerp), and integer values: an element or a
 // quaternion at a time, the value dtype looked up as it goes.
 #pragma once
 
@@ -112,21 +112,6 @@ __device__ void integer_tile(const GeneralView& view, const Sink<Out>& sink) {
     }
 }
 
-template <typename Out>
-__device__ __forceinline__ void angle_item(const StreamParams& s, const Sink<Out>& sink, const WideRecord& r,
-                                           int64_t at, int64_t out_at) {
-    const bool copy = r.way == kCopy;
-    const double v0 = load_double(r.sample, s.value_dtype, at);
-    const double v1 = copy ? v0 : load_double(r.sample, s.value_dtype, at + s.values_stride[1]);
-    if (s.value_dtype == RC_FLOAT64) {
-        sink.real(out_at, copy ? rc_wrap_f64(v0) : rc_angle_f64(v0, v1, r.weight));
-    } else {
-        const float a = static_cast<float>(v0);
-        sink.real(out_at,
-                  copy ? rc_wrap_f32(a) : rc_angle_f32(a, static_cast<float>(v1), static_cast<float>(r.weight)));
-    }
-}
-
 template <typename Out, typename Time>
 __device__ __forceinline__ void pchip_item(const StreamParams& s, const Sink<Out>& sink, const WideRecord& r,
                                            const RowExtra& extra, int64_t at, int64_t out_at) {
@@ -184,8 +169,6 @@ __device__ void curve_tile(const GeneralView& view, const Sink<Out>& sink) {
             for (int32_t k = 0; k < width; ++k) {
                 sink.fill(out_at + k * view.out_column_stride);
             }
-        } else if (view.unit.kind == RC_ANGLE) {
-            angle_item(s, sink, r, at, out_at);
         } else if (view.unit.kind == RC_PCHIP) {
             pchip_item<Out, Time>(s, sink, r, view.extras[row], at, out_at);
         } else {

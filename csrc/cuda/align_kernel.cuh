@@ -38,6 +38,7 @@ __device__ __forceinline__ void mix(const Tile<AnyRecord>& tile) {
     view.out = static_cast<Out*>(call.out) + column * (kVector > 1 ? 1 : call.out_stride[2]) +
                (kFlat ? tile.row0 * call.out_stride[1] : 0);
     view.split_store = kFlat && call.split_store;
+    view.angle = tile.unit.kind == RC_ANGLE;
     mix_tile<Value, Out, kVector, kFlat, kInFlight>(view, tile.lane);
 }
 
@@ -61,6 +62,20 @@ __device__ __forceinline__ void mix_any_width(const Tile<WideRecord>& tile) {
         break;
     default:
         mix<Value, Out, 1, false, 4>(tile);
+    }
+}
+
+template <typename Out>
+__device__ __forceinline__ void mix_any_type(const Tile<WideRecord>& tile) {
+    switch (tile.s.value_dtype) {
+    case RC_FLOAT16:
+        return mix_any_width<half, Out>(tile);
+    case RC_BFLOAT16:
+        return mix_any_width<bfloat16, Out>(tile);
+    case RC_FLOAT32:
+        return mix_any_width<float, Out>(tile);
+    default:
+        return mix_any_width<double, Out>(tile);
     }
 }
 
@@ -110,16 +125,10 @@ struct General {
             integer_tile(view, Sink<IntegerOut>{tile.call.out, tile.call.out_dtype});
         } else if (is_integer_dtype(dtype)) {
             integer_tile(view, Sink<Out>{static_cast<Out*>(tile.call.out)});
-        } else if (kind == RC_PCHIP || kind >= RC_SLERP_XYZW) {
-            curve_tile<Out, Time>(view, Sink<Out>{static_cast<Out*>(tile.call.out)});
-        } else if (dtype == RC_FLOAT16) {
-            mix_any_width<half, Out>(tile);
-        } else if (dtype == RC_BFLOAT16) {
-            mix_any_width<bfloat16, Out>(tile);
-        } else if (dtype == RC_FLOAT32) {
-            mix_any_width<float, Out>(tile);
+        } else if (rc_is_step_kind(kind) || kind == RC_LINEAR || kind == RC_ANGLE) {
+            mix_any_type<Out>(tile);
         } else {
-            mix_any_width<double, Out>(tile);
+            curve_tile<Out, Time>(view, Sink<Out>{static_cast<Out*>(tile.call.out)});
         }
     }
 };

@@ -175,9 +175,10 @@ rc_status plan_align(const rc_align_call& call, int sm_count, CallParams* params
             const bool plain = floating && plain_kind(group.kind);
             plan->general = plan->general || !plain || s.value_dtype != call.out_dtype || s.times_stride[1] != 1 ||
                             s.values_stride[2] != 1;
-            unit.vector = slerp
-                              ? 4
-                              : (plain ? vector_width(call, s, unit.column, unit.columns, unit.out_column, false) : 1);
+            unit.vector = slerp ? 4 : 1;
+            if (plain) {
+                unit.vector = vector_width(call, s, unit.column, unit.columns, unit.out_column, false);
+            }
             unit.chunks = static_cast<uint32_t>(unit.columns / unit.vector);
             items += call.batch * call.num_targets * unit.chunks;
             ++n;

@@ -63,6 +63,19 @@ __device__ __forceinline__ double lerp(double v0, double v1, double w) {
     return rc_lerp_f64(v0, v1, w);
 }
 
+__device__ __forceinline__ float angle(float v0, float v1, float w) {
+    return rc_angle_f32(v0, v1, w);
+}
+__device__ __forceinline__ double angle(double v0, double v1, double w) {
+    return rc_angle_f64(v0, v1, w);
+}
+__device__ __forceinline__ float wrap(float v) {
+    return rc_wrap_f32(v);
+}
+__device__ __forceinline__ double wrap(double v) {
+    return rc_wrap_f64(v);
+}
+
 template <typename Out>
 __device__ __forceinline__ Out not_a_number() {
     return narrow<Out>(nanf(""));
@@ -204,24 +217,26 @@ struct TileView {
     uint32_t out_row_stride;  // flat outputs: a tile spans less than 2^31 elements
     Out* out;                 // the tile's first column; flat outputs: its first row, too
     bool split_store;
+    bool angle;  // along the shorter arc: single elements of tiles that are not flat
 };
 
 template <typename Value, typename Out, int kVector, typename Weight>
-__device__ __forceinline__ raw_t<Out, kVector> mixed(raw_t<Value, kVector> v0, raw_t<Value, kVector> v1,
-                                                     Weight weight) {
+__device__ __forceinline__ raw_t<Out, kVector> mixed(raw_t<Value, kVector> v0, raw_t<Value, kVector> v1, Weight weight,
+                                                     bool along_arc) {
     using Compute = compute_t<Value>;
     Compute a[kVector], b[kVector];
     unpack<Value, kVector>(v0, a);
     unpack<Value, kVector>(v1, b);
 #pragma unroll
     for (int k = 0; k < kVector; ++k) {
-        a[k] = lerp(a[k], b[k], static_cast<Compute>(weight));
+        const Compute w = static_cast<Compute>(weight);
+        a[k] = along_arc ? angle(a[k], b[k], w) : lerp(a[k], b[k], w);
     }
     return pack<Out, kVector>(a);
 }
 
 template <typename Value, typename Out, int kVector>
-__device__ __forceinline__ raw_t<Out, kVector> copied(raw_t<Value, kVector> v0, int32_t way) {
+__device__ __forceinline__ raw_t<Out, kVector> copied(raw_t<Value, kVector> v0, int32_t way, bool along_arc) {
     using Compute = compute_t<Value>;
     Compute a[kVector];
     if (way == kFill) {
@@ -232,11 +247,18 @@ __device__ __forceinline__ raw_t<Out, kVector> copied(raw_t<Value, kVector> v0, 
         return pack<Out, kVector>(a);
     }
     if constexpr (std::is_same_v<Value, Out>) {
-        return v0;  // bit for bit, NaN payloads too
-    } else {
-        unpack<Value, kVector>(v0, a);
-        return pack<Out, kVector>(a);
+        if (!along_arc) {
+            return v0;  // bit for bit, NaN payloads too
+        }
     }
+    unpack<Value, kVector>(v0, a);
+    if (along_arc) {
+#pragma unroll
+        for (int k = 0; k < kVector; ++k) {
+            a[k] = wrap(a[k]);
+        }
+    }
+    return pack<Out, kVector>(a);
 }
 
 // The items start, start + 32, ... of a tile, kCount of them.
@@ -277,7 +299,8 @@ __device__ __forceinline__ void mix_items(const TileView<Value, Out, AnyRecord>&
 #pragma unroll
         for (int u = 0; u < kCount; ++u) {
             if (start + u * 32 < items) {
-                store(reinterpret_cast<Target*>(out[u]), mixed<Value, Out, kVector>(v0[u], v1[u], weight[u]),
+                store(reinterpret_cast<Target*>(out[u]),
+                      mixed<Value, Out, kVector>(v0[u], v1[u], weight[u], !kFlat && kVector == 1 && view.angle),
                       view.split_store);
             }
         }
@@ -286,15 +309,17 @@ __device__ __forceinline__ void mix_items(const TileView<Value, Out, AnyRecord>&
         for (int u = 0; u < kCount; ++u) {
             if (start + u * 32 < items) {
                 store(reinterpret_cast<Target*>(out[u]),
-                      way[u] == kMix ? mixed<Value, Out, kVector>(v0[u], v1[u], weight[u])
-                                     : copied<Value, Out, kVector>(v0[u], way[u]),
+                      way[u] == kMix
+                          ? mixed<Value, Out, kVector>(v0[u], v1[u], weight[u], !kFlat && kVector == 1 && view.angle)
+                          : copied<Value, Out, kVector>(v0[u], way[u], !kFlat && kVector == 1 && view.angle),
                       view.split_store);
             }
         }
     }
 }
 
-// linear, nearest, previous and next: out = v0, or v0 + w (v1 - v0). kVector > 1 needs unit column strides.
+// linear, nearest, previous and next: out = v0, or v0 + w (v1 - v0); angle: the same along the shorter arc.
+// kVector > 1 needs unit column strides.
 // kInFlight: vectors a lane asks for, from each of two samples, before it uses the first.
 template <typename Value, typename Out, int kVector, bool kFlat, int kInFlight, typename AnyRecord>
 __device__ __forceinline__ void mix_tile(const TileView<Value, Out, AnyRecord>& view, int32_t lane) {
