@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,8 +83,7 @@ def test_the_c_program_of_the_c_page_runs(tmp_path: Path) -> None:
 def test_links_lead_to_files(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if not target.startswith("http"):
-            # Results appear with the first measurement that is committed.
-            assert (page.parent / target).exists() or target == "benchmarks/results", f"{page.name}: {target}"
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 def test_make_targets_that_the_pages_name_exist() -> None:
@@ -102,3 +102,12 @@ def test_the_build_variables_of_the_readme_are_those_of_the_build() -> None:
         read |= set(re.findall(r'environ\.get\("(ROBOCACHE_\w+)"', path.read_text()))
     table = set(re.findall(r"^\| `(ROBOCACHE_\w+)`", (ROOT / "README.md").read_text(), re.MULTILINE))
     assert table == read
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/performance.md"])
+def test_performance_tables_are_those_of_the_results(page: str) -> None:
+    results = sorted((ROOT / "benchmarks" / "results").glob("*/align.json"), reverse=True)
+    assert len(results) >= 2  # a GPU's and a CPU's
+    command = [sys.executable, "-m", "benchmarks.report", *map(str, results), "--write", page, "--check"]
+    checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
