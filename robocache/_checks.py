@@ -7,7 +7,7 @@ names the argument, what was expected and what came.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ._kinds import EXTRAPOLATE, INVALID, KINDS, SLERP_KINDS, STEP_KINDS, Group, choice, groups_of
@@ -203,3 +203,21 @@ def check_out(out: Any, sizes: Sequence[Any], out_dtype: str, dtype_name: DtypeN
         raise ValueError(f"out: expected {symbols} = {shape_text(sizes)}, got {shape_text(out.shape)}")
     if dtype_name(out.dtype) != out_dtype:
         raise TypeError(f"out: expected {out_dtype}, got {dtype_name(out.dtype)}")
+
+
+def named_streams(streams: Any) -> tuple[list[Stream], list[str]]:
+    """The streams of a call in order, and what messages call each one: `streams[0].` or `streams['imu'].`."""
+    if isinstance(streams, Mapping):
+        names = [f"streams[{name!r}]." for name in streams]
+        items = list(streams.values())
+    elif isinstance(streams, Sequence):
+        items = list(streams)
+        names = [f"streams[{index}]." for index in range(len(items))]
+    else:
+        raise TypeError(f"streams: expected a sequence or a dict of Stream, got {type(streams).__name__}")
+    if not 1 <= len(items) <= MAX_STREAMS:
+        raise ValueError(f"streams: expected 1 to {MAX_STREAMS} streams, got {len(items)}")
+    for item, name in zip(items, names, strict=True):
+        if not isinstance(item, Stream):
+            raise TypeError(f"{name[:-1]}: expected a robocache.Stream, got {type(item).__name__}")
+    return items, names

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 from ._call import run
-from ._checks import MAX_STREAMS
+from ._checks import named_streams
 from ._fast import fuse as _fast_fuse
 from ._fast import resample as _fast_resample
 from ._kinds import Kind
@@ -158,17 +158,5 @@ def fuse_multimodal(
         done = _fast_fuse(streams, target_times, return_valid, out_dtype, out, backend)
         if done is not NotImplemented:
             return done
-    if isinstance(streams, Mapping):
-        names = [f"streams[{name!r}]." for name in streams]
-        items = list(streams.values())
-    elif isinstance(streams, Sequence):
-        items = list(streams)
-        names = [f"streams[{index}]." for index in range(len(items))]
-    else:
-        raise TypeError(f"streams: expected a sequence or a dict of Stream, got {type(streams).__name__}")
-    if not 1 <= len(items) <= MAX_STREAMS:
-        raise ValueError(f"streams: expected 1 to {MAX_STREAMS} streams, got {len(items)}")
-    for item, name in zip(items, names, strict=True):
-        if not isinstance(item, Stream):
-            raise TypeError(f"{name[:-1]}: expected a robocache.Stream, got {type(item).__name__}")
+    items, names = named_streams(streams)
     return run(True, items, names, target_times, return_valid, out_dtype, out, backend)

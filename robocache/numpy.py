@@ -24,13 +24,13 @@ from numpy.typing import ArrayLike, NDArray
 from . import _native
 from ._checks import (
     FLOAT_DTYPES,
-    MAX_STREAMS,
     VALUE_DTYPES,
     Options,
     check_out,
     check_out_dtype,
     check_stream,
     check_targets,
+    named_streams,
     options_of,
     shape_text,
 )
@@ -288,17 +288,5 @@ def fuse_multimodal(
     Returns:
         [B, T, sum of D], with `return_valid` also a bool mask [B, T, streams].
     """
-    if isinstance(streams, Mapping):
-        names = [f"streams[{name!r}]." for name in streams]
-        items = list(streams.values())
-    elif isinstance(streams, Sequence):
-        items = list(streams)
-        names = [f"streams[{index}]." for index in range(len(items))]
-    else:
-        raise TypeError(f"streams: expected a sequence or a dict of Stream, got {type(streams).__name__}")
-    if not 1 <= len(items) <= MAX_STREAMS:
-        raise ValueError(f"streams: expected 1 to {MAX_STREAMS} streams, got {len(items)}")
-    for item, name in zip(items, names, strict=True):
-        if not isinstance(item, Stream):
-            raise TypeError(f"{name[:-1]}: expected a robocache.Stream, got {type(item).__name__}")
+    items, names = named_streams(streams)
     return _run(True, items, names, target_times, return_valid, out_dtype, out, threads)
