@@ -9,8 +9,6 @@
 #define RC_INT64_LIMIT 9223372036854775808.0   /* 2^63 */
 #define RC_UINT64_LIMIT 18446744073709551616.0 /* 2^64 */
 
-static const char *const dtype_names[RC_NUM_DTYPES] = {"float16", "bfloat16", "float32", "float64", "bool",
-                                                       "uint8",   "int8",     "int16",   "int32",   "int64"};
 static const char *const kind_names[RC_NUM_KINDS] = {"linear", "nearest",    "previous",   "next",
                                                      "pchip",  "slerp_xyzw", "slerp_wxyz", "angle"};
 
@@ -30,15 +28,6 @@ static bool integer_holds(int32_t to, int32_t from) {
         return false;
     }
     return from == RC_UINT8 ? to >= RC_INT16 : to > from;
-}
-
-/* a * b for sizes that are not negative; false when it leaves int64. */
-static bool product(int64_t a, int64_t b, int64_t *result) {
-    if (a != 0 && b > INT64_MAX / a) {
-        return false;
-    }
-    *result = a * b;
-    return true;
 }
 
 static rc_status check_groups(const rc_stream *s, int32_t index) {
@@ -76,7 +65,7 @@ static rc_status check_groups(const rc_stream *s, int32_t index) {
         if (!rc_dtype_is_float(s->value_dtype) && !rc_is_step_kind(group->kind)) {
             return INVALID("streams[%" PRId32 "].groups[%" PRId32 "].kind: %s values take nearest, previous or next, "
                            "got %s",
-                           index, g, dtype_names[s->value_dtype], kind_names[group->kind]);
+                           index, g, rc_dtype_name(s->value_dtype), kind_names[group->kind]);
         }
         next = group->end;
     }
@@ -142,7 +131,7 @@ static rc_status check_stream(const rc_stream *s, int32_t index, const rc_align_
                        index, call->batch, s->num_sequences);
     }
     int64_t elements = s->num_samples;
-    if (!product(elements, s->row_splits ? 1 : s->num_sequences, &elements)) {
+    if (!rc_product(elements, s->row_splits ? 1 : s->num_sequences, &elements)) {
         return UNSUPPORTED("streams[%" PRId32 "]: %" PRId64 " sequences of %" PRId64
                            " samples are more than int64 counts",
                            index, s->num_sequences, s->num_samples);
@@ -165,11 +154,11 @@ static rc_status check_stream_output(const rc_stream *s, int32_t index, int32_t 
     }
     if (rc_dtype_is_float(s->value_dtype) || !integer_holds(out_dtype, s->value_dtype)) {
         return INVALID("out_dtype: expected a type that holds the %s values of streams[%" PRId32 "], got %s",
-                       dtype_names[s->value_dtype], index, dtype_names[out_dtype]);
+                       rc_dtype_name(s->value_dtype), index, rc_dtype_name(out_dtype));
     }
     if (s->extrapolate == RC_EXTRAPOLATE_NAN || s->invalid == RC_INVALID_NAN) {
         return INVALID("streams[%" PRId32 "].%s: NaN needs a floating out_dtype, got %s", index,
-                       s->extrapolate == RC_EXTRAPOLATE_NAN ? "extrapolate" : "invalid", dtype_names[out_dtype]);
+                       s->extrapolate == RC_EXTRAPOLATE_NAN ? "extrapolate" : "invalid", rc_dtype_name(out_dtype));
     }
     return RC_OK;
 }
@@ -214,8 +203,7 @@ static rc_status check_call(const rc_align_call *call, const char *name, bool gr
                        name, sizeof(rc_align_call), call->struct_size);
     }
     if (call->time_dtype != RC_FLOAT32 && call->time_dtype != RC_FLOAT64 && call->time_dtype != RC_INT64) {
-        return INVALID("time_dtype: expected float32, float64 or int64, got %s",
-                       is_dtype(call->time_dtype) ? dtype_names[call->time_dtype] : "an unknown dtype");
+        return INVALID("time_dtype: expected float32, float64 or int64, got %s", rc_dtype_name(call->time_dtype));
     }
     if (call->num_streams < 1) {
         return INVALID("num_streams: expected 1 to %d, got %" PRId32, RC_MAX_STREAMS, call->num_streams);
@@ -237,7 +225,7 @@ static rc_status check_call(const rc_align_call *call, const char *name, bool gr
                        call->num_targets);
     }
     int64_t targets = 0;
-    if (!product(call->batch, call->num_targets, &targets)) {
+    if (!rc_product(call->batch, call->num_targets, &targets)) {
         return UNSUPPORTED("targets: [%" PRId64 ", %" PRId64 "] are more than int64 counts", call->batch,
                            call->num_targets);
     }
@@ -278,11 +266,10 @@ rc_status rc_check_align_grad_call(const rc_align_grad_call *call) {
     }
     const rc_stream *s = call->forward->streams;
     if (!rc_dtype_is_float(call->grad_dtype)) {
-        return INVALID("grad_dtype: expected a floating dtype, got %s",
-                       is_dtype(call->grad_dtype) ? dtype_names[call->grad_dtype] : "an unknown dtype");
+        return INVALID("grad_dtype: expected a floating dtype, got %s", rc_dtype_name(call->grad_dtype));
     }
     if (!rc_dtype_is_float(s->value_dtype)) {
-        return INVALID("values: expected a floating dtype for a gradient, got %s", dtype_names[s->value_dtype]);
+        return INVALID("values: expected a floating dtype for a gradient, got %s", rc_dtype_name(s->value_dtype));
     }
     if (call->grad_targets && call->forward->time_dtype == RC_INT64) {
         return INVALID("grad_targets: expected floating times, got int64");

@@ -28,6 +28,11 @@ void rc_count_launch(int32_t kernel);
  * data. Names the argument, what was expected and what came. */
 rc_status rc_check_align_call(const rc_align_call *call);
 rc_status rc_check_align_grad_call(const rc_align_grad_call *call);
+rc_status rc_check_voxel_call(const rc_voxel_call *call); /* a dense call */
+rc_status rc_check_sparse_call(const rc_sparse_call *call);
+rc_status rc_check_voxel_grad_call(const rc_voxel_grad_call *call);
+rc_status rc_check_devoxelize_call(const rc_devoxelize_call *call);
+rc_status rc_check_devoxelize_grad_call(const rc_devoxelize_grad_call *call);
 
 /* A stream's policy in the time dtype's terms. */
 rc_policy rc_make_policy(const rc_stream *stream, int32_t time_dtype);
@@ -36,6 +41,18 @@ rc_policy rc_make_policy(const rc_stream *stream, int32_t time_dtype);
 uint32_t rc_kinds_of(const rc_stream *stream);
 
 bool rc_dtype_is_float(int32_t dtype);
+
+/* a * b for sizes that are not negative; false when it leaves int64. */
+RC_INLINE bool rc_product(int64_t a, int64_t b, int64_t *result) {
+    if (a != 0 && b > INT64_MAX / a) {
+        return false;
+    }
+    *result = a * b;
+    return true;
+}
+
+/* "float32", ...; "an unknown dtype" past the last. Never NULL. */
+const char *rc_dtype_name(int32_t dtype);
 
 #ifdef __cplusplus
 }

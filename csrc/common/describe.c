@@ -60,6 +60,23 @@ int rc_describe_fault(const rc_fault_report *report, char *text, size_t capacity
                         "rows: stream %" PRId32 ", row %" PRId64
                         ": expected the index of a sequence, at least 0 and below their number",
                         stream, row);
+    case RC_FAULT_POINT_OUTSIDE:
+        return snprintf(text, capacity,
+                        "points: sample %" PRId64 ", point %" PRId64
+                        " lies outside the grid or is NaN, and bounds is \"raise\"",
+                        row, position);
+    case RC_FAULT_VOXEL_SIZE:
+        return snprintf(text, capacity,
+                        "voxel_size: sample %" PRId64 ", axis %" PRId64 ": expected a finite size above 0", row,
+                        position);
+    case RC_FAULT_GRID_MIN:
+        return snprintf(text, capacity, "grid_min: sample %" PRId64 ", axis %" PRId64 ": expected a finite coordinate",
+                        row, position);
+    case RC_FAULT_POINT_SPLITS:
+        return snprintf(text, capacity,
+                        "row_splits: sample %" PRId64
+                        ": expected offsets that never decrease, between 0 and the number of points",
+                        row);
     default:
         return snprintf(text, capacity, "unknown fault %" PRId32, report->fault);
     }

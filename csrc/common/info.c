@@ -21,8 +21,14 @@ const char *rc_cuda_archs(void) {
 /* ---- Types ------------------------------------------------------------------------------------------------------ */
 
 size_t rc_dtype_size(int32_t dtype) {
-    static const uint8_t sizes[RC_NUM_DTYPES] = {2, 2, 4, 8, 1, 1, 1, 2, 4, 8};
-    return dtype >= 0 && dtype < RC_NUM_DTYPES ? sizes[dtype] : 0;
+    static const uint8_t sizes[RC_BITS + 1] = {2, 2, 4, 8, 1, 1, 1, 2, 4, 8, 2, 0};
+    return dtype >= 0 && dtype <= RC_BITS ? sizes[dtype] : 0;
+}
+
+const char *rc_dtype_name(int32_t dtype) {
+    static const char *const names[RC_BITS + 1] = {"float16", "bfloat16", "float32", "float64", "bool",   "uint8",
+                                                   "int8",    "int16",    "int32",   "int64",   "uint16", "bits"};
+    return dtype >= 0 && dtype <= RC_BITS ? names[dtype] : "an unknown dtype";
 }
 
 bool rc_dtype_is_float(int32_t dtype) {
@@ -34,8 +40,24 @@ bool rc_dtype_is_float(int32_t dtype) {
 static _Atomic int64_t launches[RC_NUM_KERNELS];
 
 const char *rc_kernel_name(int32_t kernel) {
-    static const char *const names[RC_NUM_KERNELS] = {"align_cpu", "align_cuda", "align_backward_cpu",
-                                                      "align_backward_cuda"};
+    static const char *const names[RC_NUM_KERNELS] = {"align_cpu",
+                                                      "align_cuda",
+                                                      "align_backward_cpu",
+                                                      "align_backward_cuda",
+                                                      "voxelize_cpu",
+                                                      "voxelize_cuda",
+                                                      "voxelize_shared_bits_cuda",
+                                                      "voxelize_global_cuda",
+                                                      "voxelize_partition_cuda",
+                                                      "voxelize_sort_cuda",
+                                                      "voxelize_sparse_cpu",
+                                                      "voxelize_sparse_cuda",
+                                                      "voxelize_backward_cpu",
+                                                      "voxelize_backward_cuda",
+                                                      "devoxelize_cpu",
+                                                      "devoxelize_cuda",
+                                                      "devoxelize_backward_cpu",
+                                                      "devoxelize_backward_cuda"};
     return kernel >= 0 && kernel < RC_NUM_KERNELS ? names[kernel] : NULL;
 }
 

@@ -176,7 +176,7 @@ rc_status rc_align_cpu(const rc_align_call *call) {
     }
     const int64_t targets_each = call->num_targets < RC_TILE ? call->num_targets : RC_TILE;
     const int64_t task_cost = targets_each * (columns * job.out_size + 32 * call->num_streams);
-    rc_run(call, call->batch * job.tiles, 1 + (64 * 1024) / task_cost, align_tiles, &job);
+    rc_run(call->parallel_for, call->pool, call->batch * job.tiles, 1 + (64 * 1024) / task_cost, align_tiles, &job);
     rc_count_launch(RC_KERNEL_ALIGN_CPU);
     return RC_OK;
 }

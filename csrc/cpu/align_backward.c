@@ -311,11 +311,13 @@ rc_status rc_align_backward_cpu(const rc_align_grad_call *call) {
             job.blocks = (stream->num_columns + COLUMN_BLOCK - 1) / COLUMN_BLOCK;
         }
         const int64_t task_cost = forward->num_targets * (target_cost / job.blocks + 64);
-        rc_run(forward, stream->num_sequences * job.blocks, 1 + (64 * 1024) / task_cost, add_sequences, &job);
+        rc_run(forward->parallel_for, forward->pool, stream->num_sequences * job.blocks, 1 + (64 * 1024) / task_cost,
+               add_sequences, &job);
     }
     if (call->grad_targets) {
         const int64_t task_cost = RC_TILE * target_cost;
-        rc_run(forward, forward->batch * job.tiles, 1 + (64 * 1024) / task_cost, differentiate_tiles, &job);
+        rc_run(forward->parallel_for, forward->pool, forward->batch * job.tiles, 1 + (64 * 1024) / task_cost,
+               differentiate_tiles, &job);
     }
     rc_count_launch(RC_KERNEL_ALIGN_BACKWARD_CPU);
     return RC_OK;

@@ -282,7 +282,7 @@ rc_status rc_check_data(const rc_align_call *call) {
     }
     const int64_t row_cost = samples / call->num_streams + call->num_targets / call->num_streams + 8;
     const int64_t grain = 1 + (64 * 1024) / row_cost;
-    rc_run(call, call->batch * call->num_streams, grain, scan_rows, &job);
+    rc_run(call->parallel_for, call->pool, call->batch * call->num_streams, grain, scan_rows, &job);
     if (!atomic_load(&job.found)) {
         return RC_OK;
     }

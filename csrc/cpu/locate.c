@@ -120,14 +120,3 @@ void rc_spacing_at(const rc_sequence *sequence, int32_t time_dtype, int32_t i0, 
         break;
     }
 }
-
-void rc_run(const rc_align_call *call, int64_t count, int64_t grain, rc_range_fn body, void *context) {
-    if (count <= 0) {
-        return;
-    }
-    if (!call->parallel_for || count <= grain) {
-        body(0, count, context);
-    } else {
-        call->parallel_for(call->pool, count, grain, body, context);
-    }
-}

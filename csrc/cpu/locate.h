@@ -4,6 +4,7 @@
 
 #include "common/common.h"
 #include "rows.h"
+#include "run.h"
 
 /* Samples that one output row reads. */
 typedef struct rc_sequence {
@@ -94,8 +95,5 @@ bool rc_check_row(const rc_align_call *call, int32_t s, int64_t b, uint32_t know
 
 /* Checks a whole call; RC_BAD_DATA names the first fault by stream, row and position. */
 rc_status rc_check_data(const rc_align_call *call);
-
-/* Runs body over [0, count) through the call's threads, or here if that is less than one piece of work. */
-void rc_run(const rc_align_call *call, int64_t count, int64_t grain, rc_range_fn body, void *context);
 
 #endif /* RC_CPU_LOCATE_H */

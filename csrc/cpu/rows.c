@@ -11,6 +11,7 @@
 
 #include "core/interpolate.h"
 #include "simd.h"
+#include "voxel_bins.h"
 
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
@@ -376,6 +377,9 @@ FOR_FLOAT_OUTPUTS(angle, f64, SHORT_ROWS_none, WRAP_ROW_F64, ANGLE_ROW_F64)
 const rc_row_table JOIN(rc_rows_, RC_ISA) = {
     .name = TABLE_NAME,
     .find = &JOIN(rc_find_, RC_ISA),
+    .cells = &JOIN(rc_cells_, RC_ISA),
+    .reduce = &JOIN(rc_reduce_, RC_ISA),
+    .bins = &JOIN(rc_bins_, RC_ISA),
     .convert =
         {
             /* to: f16, bf16, f32, f64, bool, u8, i8, i16, i32, i64 */

@@ -46,9 +46,17 @@ typedef struct rc_find_table {
     bool (*has_nan_f64)(const double *times, int64_t count);
 } rc_find_table;
 
+/* Points to cells and cells to values. */
+struct rc_cell_table;
+struct rc_reduce_table;
+struct rc_bin_table;
+
 typedef struct rc_row_table {
     const char *name;
     const rc_find_table *find;
+    const struct rc_cell_table *cells;                   /* voxel_cells.c */
+    const struct rc_reduce_table *reduce;                /* voxel_reduce.c */
+    const struct rc_bin_table *bins;                     /* voxel_bins.c */
     rc_convert_fn convert[RC_NUM_DTYPES][RC_NUM_DTYPES]; /* [from][to]; NULL where no call may ask for it */
     rc_rows_fn linear[RC_NUM_FLOATS][RC_NUM_FLOATS];     /* [value_dtype][out_dtype] */
     rc_rows_fn angle[RC_NUM_FLOATS][RC_NUM_FLOATS];

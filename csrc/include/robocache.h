@@ -62,11 +62,16 @@ typedef enum rc_data_fault {
     RC_FAULT_INVALID_TARGET = 6,  /* invalid = raise and a target is not valid */
     RC_FAULT_LENGTH = 7,          /* lengths[r] is not in [0, S] */
     RC_FAULT_ROW_SPLITS = 8,      /* row_splits decrease or leave [0, N] */
-    RC_FAULT_ROW = 9              /* rows[b] is not in [0, R) */
+    RC_FAULT_ROW = 9,             /* rows[b] is not in [0, R) */
+    RC_FAULT_POINT_OUTSIDE = 10,  /* bounds = raise and a point lies outside the grid */
+    RC_FAULT_VOXEL_SIZE = 11,     /* a voxel size is not finite and positive */
+    RC_FAULT_GRID_MIN = 12,       /* a grid's corner is NaN or infinite */
+    RC_FAULT_POINT_SPLITS = 13    /* row_splits of points decrease or leave [0, N] */
 } rc_data_fault;
 
 /* A fault and where it stands. `row` is the output row b for faults of targets and rows, the sequence r for faults of
- * samples; `position` is the target's or the sample's index in it. */
+ * samples, the sample b for faults of points and grids; `position` is the target's, the sample's or the point's index in
+ * it, or the axis. */
 typedef struct rc_fault_report {
     int32_t fault;  /* rc_data_fault */
     int32_t stream; /* index of the stream */
@@ -92,11 +97,13 @@ typedef enum rc_dtype {
     RC_INT8 = 6,
     RC_INT16 = 7,
     RC_INT32 = 8,
-    RC_INT64 = 9
+    RC_INT64 = 9,
+    RC_UINT16 = 10, /* depth images only */
+    RC_BITS = 11    /* occupancy only: eight cells a byte, cell z in bit z % 8 of byte z / 8 of its row along z */
 } rc_dtype;
-#define RC_NUM_DTYPES 10
+#define RC_NUM_DTYPES 10 /* those that values can have */
 
-/* Size in bytes; 0 if `dtype` is none of rc_dtype. */
+/* Size in bytes; 0 for RC_BITS and if `dtype` is none of rc_dtype. */
 RC_API size_t rc_dtype_size(int32_t dtype);
 
 /* How a column is carried between samples. */
@@ -233,6 +240,247 @@ typedef struct rc_align_grad_call {
 RC_API rc_status rc_align_backward_cpu(const rc_align_grad_call *call);
 RC_API rc_status rc_align_backward_cuda(const rc_align_grad_call *call);
 
+/* ---- Voxelize -------------------------------------------------------------------------------------------------- */
+
+/* Points become cells of a grid of X by Y by Z cells, each sample b of a batch with a grid of its own.
+ *
+ * The index is a contract, the same on every device: along each axis q = floor((p - grid_min) / voxel_size), with IEEE
+ * subtraction and division in the compute dtype (float64 for float64 points, else float32). A point lies in the grid iff
+ * 0 <= q < size on all three axes, compared as floating numbers, which leaves NaN and infinity out. Its cell is
+ * (x * Y + y) * Z + z.
+ *
+ * Samples of points are numbered 0 .. B - 1; a point's index is its place in its sample: n of [B, N], the place after
+ * row_splits[b] of packed points, (v * H + h) * W + w of a depth image's pixel. */
+
+/* Points as a tensor. */
+typedef struct rc_point_cloud {
+    const void *points;        /* [B, N, 3], or packed [N, 3] beside row_splits */
+    int64_t points_stride[3];  /* sample (not used when packed), point, axis */
+    const int64_t *row_splits; /* [B + 1] or NULL: sample b is points row_splits[b] .. row_splits[b + 1] */
+    int64_t num_points;        /* N: of each sample; packed: of all together */
+    int32_t dtype;             /* floating */
+    int32_t reserved;          /* zero */
+} rc_point_cloud;
+
+/* Points as depth images of V cameras a sample; no point is ever stored. Pixel (h, w) of depth d sees
+ * z = d * depth_scale, x = ((w - cx) * z) / fx, y = ((h - cy) * z) / fy in its camera's frame, each operation rounded
+ * to float32. A depth that is zero, negative, NaN or infinite after scaling is no point. */
+typedef struct rc_depth_images {
+    const void *depth;            /* [B, V, H, W] */
+    int64_t depth_stride[3];      /* sample, camera, pixel: pixel h * W + w */
+    const float *intrinsics;      /* [B, V, 4]: fx, fy, cx, cy; the four stand side by side */
+    int64_t intrinsics_stride[2]; /* sample, camera */
+    int64_t num_cameras;          /* V */
+    int64_t height;               /* H */
+    int64_t width;                /* W */
+    double depth_scale;           /* rounded to float32 */
+    int32_t dtype;                /* RC_UINT16 or RC_FLOAT32 */
+    int32_t reserved;             /* zero */
+} rc_depth_images;
+
+/* What each point carries. */
+typedef struct rc_point_features {
+    const void *values;
+    int64_t stride[4];   /* sample (not used when packed), camera (0 for point clouds), point or pixel, column */
+    int64_t num_columns; /* C */
+    int32_t dtype;       /* floating or RC_UINT8 */
+    int32_t reserved;    /* zero */
+} rc_point_features;
+
+typedef struct rc_voxel_grid {
+    int64_t size[3];            /* X, Y, Z: 1 .. RC_MAX_GRID_SIZE each, their product below 2^62 / B */
+    double voxel_size[3];       /* of all samples, where voxel_sizes is NULL; rounded to the compute dtype */
+    double grid_min[3];         /* the grid's lower corner, where grid_mins is NULL; likewise */
+    const void *voxel_sizes;    /* [B, 3] in the compute dtype, or NULL */
+    const void *grid_mins;      /* [B, 3] in the compute dtype, or NULL */
+    int64_t voxel_sizes_stride; /* elements from sample to sample; 0: shared */
+    int64_t grid_mins_stride;
+} rc_voxel_grid;
+
+#define RC_MAX_GRID_SIZE 16777216 /* 2^24: every cell's coordinate is a float32 */
+
+/* What becomes of a point outside the grid. */
+typedef enum rc_bounds {
+    RC_BOUNDS_DROP = 0,
+    RC_BOUNDS_CLAMP = 1, /* it counts in the nearest cell of the grid; a NaN coordinate is dropped */
+    RC_BOUNDS_RAISE = 2  /* RC_BAD_DATA; NaN coordinates too */
+} rc_bounds;
+
+typedef enum rc_reduce {
+    RC_REDUCE_OCCUPANCY = 0, /* 1 where a point lies */
+    RC_REDUCE_COUNT = 1,     /* points in the cell; integers hold at their largest */
+    RC_REDUCE_SUM = 2,       /* of the features, in the order that docs/semantics.md fixes: the same bits everywhere */
+    RC_REDUCE_MEAN = 3,      /* sum / count */
+    RC_REDUCE_MAX = 4,       /* ties go to the lowest index; a NaN wins, the first of them */
+    RC_REDUCE_MIN = 5,
+    RC_REDUCE_ARGMAX = 6, /* index of the point that gives the maximum, -1 where there is none */
+    RC_REDUCE_ARGMIN = 7
+} rc_reduce;
+#define RC_NUM_REDUCES 8
+#define RC_MAX_VOXEL_OUTPUTS 8
+
+/* One result, contiguous. Dense: occupancy and count [B, X, Y, Z] (RC_BITS: [B, X, Y, ceil(Z / 8)]), others
+ * [B, X, Y, Z, C] or, channels first, [B, C, X, Y, Z]. Sparse: count [B, V], others [B, V, C].
+ * dtype: occupancy any of rc_dtype but RC_UINT16; count likewise but RC_BITS; sum, mean, max, min floating; argmax and
+ * argmin RC_INT32 or RC_INT64. Features compute in float32, float64 ones in double, and round once. */
+typedef struct rc_voxel_output {
+    void *data;
+    int32_t reduce; /* rc_reduce; each at most once a call */
+    int32_t dtype;
+} rc_voxel_output;
+
+/* One call. All pointers but those to descriptors are host pointers for the CPU and device pointers for CUDA. */
+typedef struct rc_voxel_call {
+    uint32_t struct_size;        /* sizeof(rc_voxel_call) */
+    int32_t bounds;              /* rc_bounds */
+    const rc_point_cloud *cloud; /* exactly one of cloud and depth */
+    const rc_depth_images *depth;
+    int64_t batch;                     /* B */
+    const uint8_t *mask;               /* NULL, or nonzero where a point counts: [B, N], [N] packed, [B, V, H, W] */
+    int64_t mask_stride[3];            /* sample (not used when packed), camera (0 for point clouds), point or pixel */
+    const void *poses;                 /* NULL, or [B, V, 3, 4] in the compute dtype, row-major [R | t] side by side:
+                                          p' = ((r0 * x + r1 * y) + r2 * z) + t, each operation rounded */
+    int64_t poses_stride[2];           /* sample, camera (0 for point clouds); 0: shared */
+    const rc_point_features *features; /* NULL where no output needs them */
+    rc_voxel_grid grid;
+    double empty_value; /* stands in sum, mean, max and min of an empty cell; rounded to their dtype */
+    const rc_voxel_output *outputs;
+    int32_t num_outputs;
+    bool channels_first; /* dense only */
+    bool accumulate;     /* dense occupancy and count are added to what their outputs hold */
+    int64_t *dropped;    /* NULL, or [B]: points that lie outside the grid, also where they are clamped */
+    int64_t *inverse;    /* NULL, or [B, N], [N] packed, [B, V, H, W]: the point's cell (sparse: its row), or -1 */
+    rc_parallel_for_fn parallel_for; /* CPU: NULL runs serially */
+    void *pool;
+    int32_t device;        /* CUDA: device ordinal */
+    int32_t reserved;      /* zero */
+    void *cuda_stream;     /* CUDA: cudaStream_t */
+    void *workspace;       /* CUDA: device memory of rc_*_cuda_workspace() bytes, 256-byte aligned; NULL if 0 */
+    size_t workspace_size; /* CUDA: its bytes */
+} rc_voxel_call;
+
+/* Dense grids. On the CPU data faults are found before anything is written. On CUDA: no synchronisation, no allocation;
+ * may be captured; faults are noted on the device, and the points they touch are dropped. */
+RC_API rc_status rc_voxelize_cpu(const rc_voxel_call *call);
+RC_API rc_status rc_voxelize_cuda(const rc_voxel_call *call);
+/* Bytes of workspace that rc_voxelize_cuda wants for `call`; data pointers may still be NULL. */
+RC_API rc_status rc_voxelize_cuda_workspace(const rc_voxel_call *call, size_t *bytes);
+
+typedef enum rc_voxel_order {
+    RC_ORDER_SORTED = 0,          /* by cell */
+    RC_ORDER_FIRST_APPEARANCE = 1 /* by the lowest index of a cell's points */
+} rc_voxel_order;
+
+/* Occupied cells only, as rows of a fixed capacity V a sample. A sample's rows past its number of voxels hold -1 in
+ * coords and arguments, 0 in counts and gathered points, empty_value elsewhere. Of more voxels than V, the first V in
+ * order are kept; num_voxels still tells how many there are. */
+typedef struct rc_sparse_call {
+    uint32_t struct_size;      /* sizeof(rc_sparse_call) */
+    int32_t order;             /* rc_voxel_order */
+    const rc_voxel_call *call; /* outputs are sparse; no occupancy, no accumulate, not channels_first */
+    int64_t max_voxels;        /* V, 0 .. 2^31 - 1 */
+    int32_t *coords;           /* [B, V, 3] */
+    int64_t *num_voxels;       /* [B] */
+    /* The first P points of each voxel in order of their index, as detectors want them ("hard voxels"); 0: none. */
+    int64_t max_points;
+    void *gathered;         /* [B, V, P, C]: features as they are, in gathered_dtype; 0 where there is no point */
+    int64_t *slots;         /* NULL, or shaped as inverse: row * P + place of the point in `gathered`, or -1 */
+    int32_t gathered_dtype; /* floating, or the features' own */
+    int32_t reserved;       /* zero */
+} rc_sparse_call;
+
+RC_API rc_status rc_voxelize_sparse_cpu(const rc_sparse_call *call);
+RC_API rc_status rc_voxelize_sparse_cuda(const rc_sparse_call *call);
+RC_API rc_status rc_voxelize_sparse_cuda_workspace(const rc_sparse_call *call, size_t *bytes);
+
+/* Gradient of one output. */
+typedef struct rc_voxel_grad {
+    const void *grad;  /* contiguous: [B, rows, C] or, channels first, [B, C, rows] */
+    const void *arg;   /* max and min: their argmax or argmin, laid out as grad; others NULL */
+    int32_t reduce;    /* sum, mean, max or min */
+    int32_t dtype;     /* of grad, floating */
+    int32_t arg_dtype; /* RC_INT32 or RC_INT64 */
+    int32_t reserved;  /* zero */
+} rc_voxel_grad;
+
+/* Gradient of the features: every point gathers from the row that `inverse` names; others get 0. Rows are the cells of a
+ * dense grid, the voxels of a sparse one, or its slots. */
+typedef struct rc_voxel_grad_call {
+    uint32_t struct_size; /* sizeof(rc_voxel_grad_call) */
+    int32_t num_grads;
+    const rc_voxel_grad *grads;
+    int64_t batch;             /* B */
+    int64_t num_points;        /* N of each sample (cameras and pixels together); packed: of all together */
+    const int64_t *row_splits; /* [B + 1] or NULL */
+    int64_t num_rows;          /* of each sample */
+    int64_t num_columns;       /* C */
+    const int64_t *inverse;    /* [B, N] or packed [N]; row in the sample, or -1 */
+    const int32_t *counts;     /* [B, rows] where a mean is among the grads, else NULL */
+    void *grad_features;       /* [B, N, C] or packed [N, C], contiguous; written whole */
+    int32_t grad_dtype;        /* floating; sums run in float32, in double where this or a grad is float64 */
+    bool channels_first;
+    rc_parallel_for_fn parallel_for;
+    void *pool;
+    int32_t device;
+    int32_t reserved;
+    void *cuda_stream;
+} rc_voxel_grad_call;
+
+RC_API rc_status rc_voxelize_backward_cpu(const rc_voxel_grad_call *call);
+RC_API rc_status rc_voxelize_backward_cuda(const rc_voxel_grad_call *call);
+
+/* ---- Devoxelize ------------------------------------------------------------------------------------------------ */
+
+typedef enum rc_devoxelize_mode {
+    RC_DEVOXELIZE_NEAREST = 0,  /* the value of the point's cell */
+    RC_DEVOXELIZE_TRILINEAR = 1 /* between the eight cell centres around it; at a face the outermost centre holds */
+} rc_devoxelize_mode;
+
+/* Values of a grid at points. A point outside the grid, or masked, takes empty_value (RC_BOUNDS_CLAMP: the nearest
+ * cell's value, trilinear at the clamped place; RC_BOUNDS_RAISE: RC_BAD_DATA). Trilinear: t = (p - grid_min) / voxel_size - 0.5,
+ * w = t - floor(t), v0 + w * (v1 - v0) along z, then y, then x, each operation rounded in float32 (float64 for float64
+ * points or values), then once to the output. */
+typedef struct rc_devoxelize_call {
+    uint32_t struct_size; /* sizeof(rc_devoxelize_call) */
+    int32_t mode;         /* rc_devoxelize_mode */
+    int32_t bounds;       /* rc_bounds */
+    int32_t value_dtype;  /* trilinear: floating; nearest: any of RC_NUM_DTYPES */
+    const rc_point_cloud *cloud;
+    int64_t batch;          /* B */
+    const uint8_t *mask;    /* NULL, [B, N], or [N] packed */
+    int64_t mask_stride[2]; /* sample (not used when packed), point */
+    const void *poses;      /* NULL or [B, 3, 4] in the points' compute dtype */
+    int64_t poses_stride;   /* sample; 0: shared */
+    rc_voxel_grid grid;
+    const void *values;       /* [B, X, Y, Z, C] */
+    int64_t values_stride[5]; /* sample, x, y, z, column */
+    int64_t num_columns;      /* C */
+    double empty_value;
+    void *out;         /* [B, N, C] or packed [N, C], contiguous */
+    int32_t out_dtype; /* floating for floating values, else value_dtype */
+    int32_t device;
+    rc_parallel_for_fn parallel_for;
+    void *pool;
+    void *cuda_stream;
+} rc_devoxelize_call;
+
+RC_API rc_status rc_devoxelize_cpu(const rc_devoxelize_call *call);
+RC_API rc_status rc_devoxelize_cuda(const rc_devoxelize_call *call);
+
+typedef struct rc_devoxelize_grad_call {
+    uint32_t struct_size;              /* sizeof(rc_devoxelize_grad_call) */
+    int32_t grad_dtype;                /* of grad_out, floating */
+    const rc_devoxelize_call *forward; /* out and out_dtype are not used */
+    const void *grad_out;              /* shaped as out, contiguous */
+    void *
+        grad_values; /* NULL, or [B, X, Y, Z, C] contiguous that the caller has zeroed; float64 for float64 values, else
+                          float32. On CUDA its sums run in no fixed order */
+    void *grad_points; /* NULL, or shaped as the points, contiguous, in their compute dtype; written whole */
+} rc_devoxelize_grad_call;
+
+RC_API rc_status rc_devoxelize_backward_cpu(const rc_devoxelize_grad_call *call);
+RC_API rc_status rc_devoxelize_backward_cuda(const rc_devoxelize_grad_call *call);
+
 /* ---- CUDA state ------------------------------------------------------------------------------------------------ */
 
 /* True where this build holds CUDA kernels and a driver and a device answer. */
@@ -251,9 +499,23 @@ typedef enum rc_kernel {
     RC_KERNEL_ALIGN_CPU = 0,
     RC_KERNEL_ALIGN_CUDA = 1,
     RC_KERNEL_ALIGN_BACKWARD_CPU = 2,
-    RC_KERNEL_ALIGN_BACKWARD_CUDA = 3
+    RC_KERNEL_ALIGN_BACKWARD_CUDA = 3,
+    RC_KERNEL_VOXELIZE_CPU = 4,
+    RC_KERNEL_VOXELIZE_CUDA = 5,             /* any dense call; the next four tell which way it took */
+    RC_KERNEL_VOXELIZE_SHARED_BITS_CUDA = 6, /* occupancy: a sample's bits in shared memory */
+    RC_KERNEL_VOXELIZE_GLOBAL_CUDA = 7,      /* occupancy and count: atomics in global memory */
+    RC_KERNEL_VOXELIZE_PARTITION_CUDA = 8,   /* occupancy and count: points by slab, slabs in shared memory */
+    RC_KERNEL_VOXELIZE_SORT_CUDA = 9,        /* features: points sorted by cell */
+    RC_KERNEL_VOXELIZE_SPARSE_CPU = 10,
+    RC_KERNEL_VOXELIZE_SPARSE_CUDA = 11,
+    RC_KERNEL_VOXELIZE_BACKWARD_CPU = 12,
+    RC_KERNEL_VOXELIZE_BACKWARD_CUDA = 13,
+    RC_KERNEL_DEVOXELIZE_CPU = 14,
+    RC_KERNEL_DEVOXELIZE_CUDA = 15,
+    RC_KERNEL_DEVOXELIZE_BACKWARD_CPU = 16,
+    RC_KERNEL_DEVOXELIZE_BACKWARD_CUDA = 17
 } rc_kernel;
-#define RC_NUM_KERNELS 4
+#define RC_NUM_KERNELS 18
 
 /* "align_cpu", ...; NULL past the last. */
 RC_API const char *rc_kernel_name(int32_t kernel);

@@ -93,7 +93,7 @@ static void test_names(void) {
     for (int32_t k = 0; k < RC_NUM_DTYPES; ++k) {
         CHECK(rc_dtype_size(k) == sizes[k], "dtype %d", k);
     }
-    CHECK(rc_dtype_size(-1) == 0 && rc_dtype_size(RC_NUM_DTYPES) == 0, "no dtype");
+    CHECK(rc_dtype_size(-1) == 0 && rc_dtype_size(RC_BITS) == 0 && rc_dtype_size(RC_BITS + 1) == 0, "no dtype");
     CHECK(strcmp(rc_status_name(RC_BAD_DATA), "bad data") == 0, "%s", rc_status_name(RC_BAD_DATA));
     CHECK(strcmp(rc_status_name((rc_status)99), "unknown status") == 0, "%s", rc_status_name((rc_status)99));
     CHECK(strcmp(rc_kernel_name(RC_KERNEL_ALIGN_CPU), "align_cpu") == 0, "%s", rc_kernel_name(RC_KERNEL_ALIGN_CPU));
