@@ -1,60 +1,13 @@
 // Second half of an align tile: move and mix the samples, a vector of columns at a time.
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <cstring>
 
 #include "../core/interpolate.h"
 #include "align_params.h"
+#include "elements.cuh"
 
 namespace rc {
-
-using half = __half;
-using bfloat16 = __nv_bfloat16;
-
-// ---- Elements -------------------------------------------------------------------------------------------------------
-
-// Type arithmetic is done in: double for double, float for the rest.
-template <typename T>
-struct ComputeType {
-    using type = float;
-};
-template <>
-struct ComputeType<double> {
-    using type = double;
-};
-template <typename T>
-using compute_t = typename ComputeType<T>::type;
-
-__device__ __forceinline__ float widen(half v) {
-    return __half2float(v);
-}
-__device__ __forceinline__ float widen(bfloat16 v) {
-    return __bfloat162float(v);
-}
-__device__ __forceinline__ float widen(float v) {
-    return v;
-}
-__device__ __forceinline__ double widen(double v) {
-    return v;
-}
-
-// One rounding; doubles reach the half types through float, as they do everywhere in RoboCache.
-template <typename Out, typename In>
-__device__ __forceinline__ Out narrow(In v) {
-    if constexpr (sizeof(Out) == 2) {
-        const float f = static_cast<float>(v);
-        if constexpr (std::is_same_v<Out, half>) {
-            return __float2half_rn(f);
-        } else {
-            return __float2bfloat16_rn(f);
-        }
-    } else {
-        return static_cast<Out>(v);
-    }
-}
 
 __device__ __forceinline__ float lerp(float v0, float v1, float w) {
     return rc_lerp_f32(v0, v1, w);

@@ -24,6 +24,47 @@ rc_status rc_align_backward_cuda(const rc_align_grad_call *call) {
     return rc_fail(RC_NO_CUDA, "rc_align_backward_cuda: %s", k_why);
 }
 
+rc_status rc_voxelize_cuda(const rc_voxel_call *call) {
+    (void)call;
+    return rc_fail(RC_NO_CUDA, "rc_voxelize_cuda: %s", k_why);
+}
+
+rc_status rc_voxelize_sparse_cuda(const rc_sparse_call *call) {
+    (void)call;
+    return rc_fail(RC_NO_CUDA, "rc_voxelize_sparse_cuda: %s", k_why);
+}
+
+rc_status rc_voxelize_backward_cuda(const rc_voxel_grad_call *call) {
+    (void)call;
+    return rc_fail(RC_NO_CUDA, "rc_voxelize_backward_cuda: %s", k_why);
+}
+
+rc_status rc_devoxelize_cuda(const rc_devoxelize_call *call) {
+    (void)call;
+    return rc_fail(RC_NO_CUDA, "rc_devoxelize_cuda: %s", k_why);
+}
+
+rc_status rc_devoxelize_backward_cuda(const rc_devoxelize_grad_call *call) {
+    (void)call;
+    return rc_fail(RC_NO_CUDA, "rc_devoxelize_backward_cuda: %s", k_why);
+}
+
+rc_status rc_voxelize_cuda_workspace(const rc_voxel_call *call, size_t *bytes) {
+    (void)call;
+    if (bytes != NULL) {
+        *bytes = 0;
+    }
+    return rc_fail(RC_NO_CUDA, "rc_voxelize_cuda_workspace: %s", k_why);
+}
+
+rc_status rc_voxelize_sparse_cuda_workspace(const rc_sparse_call *call, size_t *bytes) {
+    (void)call;
+    if (bytes != NULL) {
+        *bytes = 0;
+    }
+    return rc_fail(RC_NO_CUDA, "rc_voxelize_sparse_cuda_workspace: %s", k_why);
+}
+
 rc_status rc_cuda_take_fault(int32_t device, rc_fault_report *report) {
     (void)device;
     if (report != NULL) {

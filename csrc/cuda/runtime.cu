@@ -64,20 +64,34 @@ DeviceScope::~DeviceScope() {
     }
 }
 
+namespace {
+
+// An attribute of a device, asked once; `otherwise` where it cannot be had. `known` holds one more than the value.
+int attribute(std::atomic<int>* known, int32_t device, cudaDeviceAttr which, int otherwise) {
+    if (device < 0 || device >= kMaxDevices) {
+        return otherwise;
+    }
+    int value = known[device].load(std::memory_order_relaxed) - 1;
+    if (value < 0) {
+        if (cudaDeviceGetAttribute(&value, which, device) != cudaSuccess) {
+            (void)cudaGetLastError();
+            return otherwise;
+        }
+        known[device].store(value + 1, std::memory_order_relaxed);
+    }
+    return value;
+}
+
+}  // namespace
+
 int multiprocessors(int32_t device) {
     static std::atomic<int> known[kMaxDevices];
-    if (device < 0 || device >= kMaxDevices) {
-        return 1;
-    }
-    int count = known[device].load(std::memory_order_relaxed);
-    if (count == 0) {
-        if (cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) {
-            (void)cudaGetLastError();
-            return 1;
-        }
-        known[device].store(count, std::memory_order_relaxed);
-    }
-    return count;
+    return attribute(known, device, cudaDevAttrMultiProcessorCount, 1);
+}
+
+bool has_clusters(int32_t device) {
+    static std::atomic<int> known[kMaxDevices];
+    return attribute(known, device, cudaDevAttrComputeCapabilityMajor, 0) >= 9;
 }
 
 rc_status fault_note(int32_t device, rc_fault_report** note) {

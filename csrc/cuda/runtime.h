@@ -27,6 +27,9 @@ private:
 // Multiprocessors of a device, asked once.
 int multiprocessors(int32_t device);
 
+// True where blocks can form clusters and kernels can be launched early (compute capability 9 and later); asked once.
+bool has_clusters(int32_t device);
+
 // The fault note of `device` as kernels see it. Kernels get it as an argument, because a __device__ variable is one
 // copy per translation unit.
 rc_status fault_note(int32_t device, rc_fault_report** note);

@@ -1,0 +1,52 @@
+// Values of a grid at points, and their gradients: what both directions share.
+#pragma once
+
+#include "voxel_points.cuh"
+
+namespace rc {
+
+struct DevoxelizeParams {
+    VoxelParams points;
+    const void* values;
+    int64_t stride[5];  // sample, x, y, z, column
+    int32_t columns;
+    FastDivide by_groups;  // lanes or vectors of a point's columns
+    double empty_value;
+    void* out;
+    // Backward:
+    const void* grad_out;
+    void* grad_values;  // [B, X, Y, Z, C] contiguous
+    void* grad_points;
+};
+
+// Where a point reads: the corner of lowest index along each axis, the step to the next, and its weight.
+template <typename Real>
+struct Stencil {
+    int32_t at[3][2];
+    Real weight[3];
+    bool clamped[3];  // the place was held at the grid's end: it does not move with the point
+};
+
+template <typename Frame, typename Real>
+__device__ __forceinline__ void stencil_of(const Frame& frame, const Real p[3], bool clamp, Stencil<Real>* stencil) {
+#pragma unroll
+    for (int d = 0; d < 3; ++d) {
+        Real t = (p[d] - frame.exact.min[d]) / frame.exact.voxel[d] - static_cast<Real>(0.5);
+        stencil->clamped[d] = false;
+        if (clamp) {
+            const Real low = static_cast<Real>(-0.5), high = frame.exact.size[d] - static_cast<Real>(0.5);
+            stencil->clamped[d] = t < low || t > high;
+            t = t < low ? low : (t > high ? high : t);
+        }
+        if constexpr (sizeof(Real) == 8) {
+            stencil->weight[d] = rc_centres_f64(t, frame.exact.size[d], stencil->at[d]);
+        } else {
+            stencil->weight[d] = rc_centres_f32(t, frame.exact.size[d], stencil->at[d]);
+        }
+    }
+}
+
+// Fills `params` from a call that has been checked; picks the source of points.
+PointSource devoxelize_params(const rc_devoxelize_call& call, rc_fault_report* note, DevoxelizeParams* params);
+
+}  // namespace rc
