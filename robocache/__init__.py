@@ -1,9 +1,15 @@
-"""RoboCache: multi-rate robot sensor streams aligned in time, with one arithmetic on GPU, CPU and robot.
+"""RoboCache: multi-rate robot sensor streams aligned in time, point clouds and depth images voxelized, with one
+arithmetic on GPU, CPU and robot.
 
-    robocache.resample_trajectories   one stream at new times
-    robocache.fuse_multimodal         several streams, side by side, in one kernel launch
-    robocache.numpy                   the same two on NumPy arrays; does not import torch
-    torch.ops.robocache               the operators underneath
+    robocache.resample_trajectories        one stream at new times
+    robocache.fuse_multimodal              several streams, side by side, in one kernel launch
+    robocache.voxelize_point_cloud         points to a grid: occupancy, counts and what the points carry
+    robocache.voxelize_point_cloud_sparse  points to occupied cells alone
+    robocache.voxelize_depth               depth images to a grid
+    robocache.devoxelize                   a grid read at points
+    robocache.auto_grid_min                the corner of a grid that begins where the points do
+    robocache.numpy                        these functions on NumPy arrays; does not import torch
+    torch.ops.robocache                    the operators underneath
 
 Names that need torch are loaded when they are first used, so that `import robocache.numpy` stays free of it. The
 operators are registered as soon as both robocache and torch are imported, in either order.
@@ -22,23 +28,39 @@ from ._version import __version__
 if TYPE_CHECKING:
     from ._config import check, launch_counts, reset_launch_counts, show_config
     from .align import fuse_multimodal, resample_trajectories
+    from .depth_images import voxelize_depth
+    from .devoxel import devoxelize
+    from .sparse_voxels import SparseVoxels, voxelize_point_cloud_sparse
+    from .voxelize import auto_grid_min, voxelize_point_cloud
 
 __all__ = [
     "DataError",
+    "SparseVoxels",
     "Stream",
     "__version__",
+    "auto_grid_min",
     "check",
+    "devoxelize",
     "fuse_multimodal",
     "fused_columns",
     "launch_counts",
     "resample_trajectories",
     "reset_launch_counts",
     "show_config",
+    "voxelize_depth",
+    "voxelize_point_cloud",
+    "voxelize_point_cloud_sparse",
 ]
 
 _LAZY = {
     "resample_trajectories": ".align",
     "fuse_multimodal": ".align",
+    "SparseVoxels": ".sparse_voxels",
+    "auto_grid_min": ".voxelize",
+    "devoxelize": ".devoxel",
+    "voxelize_depth": ".depth_images",
+    "voxelize_point_cloud": ".voxelize",
+    "voxelize_point_cloud_sparse": ".sparse_voxels",
     "check": "._config",
     "launch_counts": "._config",
     "reset_launch_counts": "._config",

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._schemas import with_defaults
+
 Arguments = Sequence[Any]
 
 
-def _prepare(dims: Sequence[Any], args: Arguments) -> tuple[list[int | None], list[Any]]:
+def prepare(dims: Sequence[Any], args: Arguments) -> tuple[list[int | None], list[Any]]:
     """Batch dimensions in front; a list of numbers has a list of Nones for its dimension."""
     known = [dim if isinstance(dim, int) else None for dim in dims]
     return (
@@ -24,12 +26,12 @@ def _prepare(dims: Sequence[Any], args: Arguments) -> tuple[list[int | None], li
     )
 
 
-def _every(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+def every(tensor: Tensor, dim: int | None, size: int) -> Tensor:
     """[V, ...] whether or not the tensor is batched."""
     return tensor if dim is not None else tensor.unsqueeze(0).expand(size, *tensor.shape)
 
 
-def _call_each(op: Any, size: int, dims: Sequence[int | None], args: Arguments) -> tuple[Any, Any]:
+def call_each(op: Any, size: int, dims: Sequence[int | None], args: Arguments) -> tuple[Any, Any]:
     """One call for each entry of the batch."""
     results = [
         op(*(arg.select(0, v) if dim is not None else arg for arg, dim in zip(args, dims, strict=True)))
@@ -52,29 +54,29 @@ def _flatten(size: int, dims: Sequence[int | None], args: Arguments, keep_sample
         sequences = row_splits.shape[0] - 1
     batch = sequences if rows is None else rows.shape[-1]
     if targets.ndim > 1 or dims[2] is not None:
-        targets = _every(targets, dims[2], size)
+        targets = every(targets, dims[2], size)
         if targets.ndim == 2:  # [V, T]: shared by the rows of an entry
             targets = targets.unsqueeze(1).expand(size, batch, targets.shape[-1])
         targets = targets.reshape(size * batch, targets.shape[-1])
     if row_offsets is not None:
-        row_offsets = _every(row_offsets, dims[12], size).reshape(-1)
+        row_offsets = every(row_offsets, dims[12], size).reshape(-1)
     if keep_samples:
         if rows is None:
             rows = torch.arange(batch, device=values.device)
-        rows = _every(rows, dims[11], size).reshape(-1)
+        rows = every(rows, dims[11], size).reshape(-1)
     else:
-        values = _every(values, dims[0], size)
+        values = every(values, dims[0], size)
         if times.ndim > 1 or dims[1] is not None:
-            times = _every(times, dims[1], size)
+            times = every(times, dims[1], size)
             if times.ndim == 2:
                 times = times.unsqueeze(1).expand(size, sequences, times.shape[-1])
             times = times.reshape(size * sequences, times.shape[-1])
         values = values.reshape(size * sequences, *values.shape[2:])
         if lengths is not None:
-            lengths = _every(lengths, dims[9], size).reshape(-1)
+            lengths = every(lengths, dims[9], size).reshape(-1)
         if rows is not None:
             first = torch.arange(size, device=rows.device).unsqueeze(-1) * sequences
-            rows = (_every(rows, dims[11], size) + first).reshape(-1)
+            rows = (every(rows, dims[11], size) + first).reshape(-1)
     return (
         [values, times, targets, *options, lengths, row_splits, rows, row_offsets, column_kinds],
         batch,
@@ -88,10 +90,10 @@ def _samples_are_batched(dims: Sequence[int | None]) -> bool:
 
 def resample_rule(op: Any, size: int, dims: Sequence[Any], args: Arguments) -> tuple[Any, Any]:
     """vmap of resample_trajectories and its like; `args` and `dims` are complete."""
-    dims, args = _prepare(dims, args)
+    dims, args = prepare(dims, args)
     batched_samples = _samples_are_batched(dims)
     if size == 0 or (args[10] is not None and batched_samples):
-        return _call_each(op, size, dims, args)
+        return call_each(op, size, dims, args)
     flat, batch, _ = _flatten(size, dims, args, keep_samples=not batched_samples)
     result = op(*flat, *args[14:])
     if isinstance(result, Tensor):
@@ -103,12 +105,12 @@ def backward_rule(op: Any, size: int, dims: Sequence[Any], args: Arguments) -> t
     """vmap of resample_trajectories_backward; every entry has gradients of its own, so samples are repeated."""
     from ._ops import sorted_rows
 
-    dims, args = _prepare(dims, args)
+    dims, args = prepare(dims, args)
     if size == 0 or args[11] is not None:
-        return _call_each(op, size, dims, args)
+        return call_each(op, size, dims, args)
     need_values, need_targets = args[17], args[18]
     flat, batch, sequences = _flatten(size, dims[1:], args[1:], keep_samples=False)
-    grad = _every(args[0], dims[0], size)
+    grad = every(args[0], dims[0], size)
     grad = grad.reshape(size * batch, *grad.shape[2:])
     row_order = row_starts = None
     if flat[11] is not None and need_values:
@@ -142,7 +144,7 @@ def fuse_rule(op: Any, size: int, dims: Sequence[Any], args: Arguments, with_val
         one = [values[s], args[1][s], args[2], *options, *vectors, column_kinds[s], out_dtype]
         one_dims = [dims[0][s], dims[1][s], dims[2], *[None] * 6, *vector_dims, None, None]
         if all(dim is None for dim in one_dims):
-            one[2], one_dims[2] = _every(args[2], None, size), 0
+            one[2], one_dims[2] = every(args[2], None, size), 0
         result, _ = resample_rule(op, size, one_dims, one)
         if with_valid:
             parts.append(result[0])
@@ -170,7 +172,7 @@ def register() -> None:
             _fused: bool = fused,
             **kwargs: Any,
         ) -> tuple[Any, Any]:
-            full = _ops.with_defaults(_name, args, kwargs)
+            full = with_defaults(_name, args, kwargs)
             dims = (*in_dims, *[None] * (len(full) - len(in_dims)))
             if _fused:
                 return fuse_rule(_single, info.batch_size, dims, full, "_valid" in _name)
@@ -179,7 +181,7 @@ def register() -> None:
         torch.library.register_vmap(f"robocache::{name}", rule)
 
     def backward(info: Any, in_dims: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        full = _ops.with_defaults(_ops.BACKWARD, args, kwargs)
+        full = with_defaults(_ops.BACKWARD, args, kwargs)
         dims = (*in_dims, *[None] * (len(full) - len(in_dims)))
         return backward_rule(torch.ops.robocache.resample_trajectories_backward, info.batch_size, dims, full)
 

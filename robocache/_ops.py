@@ -1,7 +1,8 @@
 """torch.ops.robocache: loads the native libraries and registers what Python adds to them.
 
 Schemas and the CPU, CUDA and Autograd-dispatch kernels live in `_torch.so`; fakes, gradients and batching rules are
-registered here. A library that does not load leaves its own error in `LOAD_ERROR`.
+registered here (align's are in this file, others in _voxel_ops and _voxel_batching). A library that does not load
+leaves its own error in `LOAD_ERROR`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _batching
+from . import _batching, _voxel_batching, _voxel_functorch, _voxel_ops
 from ._kinds import KINDS
+from ._schemas import with_defaults
 
 LIBRARY = Path(__file__).with_name("_torch.so")
 FUNCTIONAL = ("resample_trajectories", "resample_trajectories_valid", "fuse_multimodal", "fuse_multimodal_valid")
@@ -22,7 +24,7 @@ TWINS = tuple(f"_{name}" for name in FUNCTIONAL)  # nothing above the kernel
 GRAD_TWINS = tuple(f"_{name}_grad" for name in FUNCTIONAL)  # with a gradient
 OUT = tuple(f"{name}_out" for name in FUNCTIONAL)
 BACKWARD = "resample_trajectories_backward"
-OPS = (*FUNCTIONAL, *TWINS, *GRAD_TWINS, *OUT, BACKWARD)
+OPS = (*FUNCTIONAL, *TWINS, *GRAD_TWINS, *OUT, BACKWARD, *_voxel_ops.OPS)
 
 _DIFFERENTIABLE_IN_TIME = (KINDS["linear"], KINDS["pchip"])
 
@@ -39,8 +41,8 @@ def unregistered() -> list[str]:
         if not found:
             missing.append(qualified)
             continue
-        keys = ["CPU", "CUDA"]
-        if name in FUNCTIONAL:
+        keys = ["CompositeImplicitAutograd"] if name in _voxel_ops.COMPOSITE else ["CPU", "CUDA"]
+        if name in (*FUNCTIONAL, *_voxel_ops.FUNCTIONAL):
             keys.append("Autograd")
         missing += [
             f"{qualified} for {key}"
@@ -106,17 +108,6 @@ def _fake_fuse(values: list[Tensor], times: list[Tensor], target_times: Tensor, 
 def _fake_fuse_valid(values: list[Tensor], times: list[Tensor], target_times: Tensor, *args: Any) -> Any:
     out = _fake_fuse(values, times, target_times, *args)
     return out, out.new_empty((out.shape[0], out.shape[1], len(values)), dtype=torch.bool)
-
-
-def with_defaults(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    """All positional arguments of an align op, defaults filled in."""
-    schema = getattr(torch.ops.robocache, name).default._schema
-    rest = [
-        kwargs.get(argument.name, argument.default_value)
-        for argument in schema.arguments[len(args) :]
-        if not argument.kwarg_only
-    ]
-    return (*args, *rest)
 
 
 # ---- Gradients ------------------------------------------------------------------------------------------------------
@@ -288,14 +279,15 @@ def _register_gradients() -> None:
 
 def _register_version_bumps() -> None:
     """`_out` ops change their outputs: tensors saved for a backward must know."""
-    for name in OUT:
+    for name in (*OUT, *_voxel_ops.OUT):
         op = getattr(torch.ops.robocache, name).default
         after = torch._C._after_ADInplaceOrView_keyset
 
-        def bump(keyset: Any, *args: Any, _op: Any = op, _after: Any = after, **kwargs: Any) -> None:
-            torch.autograd.graph.increment_version([kwargs[key] for key in ("out", "valid") if key in kwargs])
+        def bump(keyset: Any, *args: Any, _op: Any = op, _after: Any = after, **kwargs: Any) -> Any:
+            changed = [kwargs[key] for key in ("out", "valid") if key in kwargs]
+            torch.autograd.graph.increment_version(changed[0] if isinstance(changed[0], list) else changed)
             with torch._C._AutoDispatchBelowADInplaceOrView():
-                _op.redispatch(keyset & _after, *args, **kwargs)
+                return _op.redispatch(keyset & _after, *args, **kwargs)
 
         _LIBRARY_HANDLE.impl(name, bump, "ADInplaceOrView", with_keyset=True)
 
@@ -305,5 +297,9 @@ if LOAD_ERROR is None:
     _LIBRARY_HANDLE = torch.library.Library("robocache", "FRAGMENT")
     _register_fakes()
     _register_gradients()
+    _voxel_ops.register_fakes()
+    _voxel_ops.register_gradients()
     _register_version_bumps()
     _batching.register()
+    _voxel_batching.register()
+    _voxel_functorch.register(_LIBRARY_HANDLE)

@@ -1,9 +1,9 @@
-"""The NumPy door: `resample_trajectories` and `fuse_multimodal` on arrays, with the CPU kernels of the torch door and
-the same bits. torch is not imported, so a robot needs none.
+"""The NumPy door: `resample_trajectories`, `fuse_multimodal`, `voxelize_point_cloud`, `voxelize_point_cloud_sparse`,
+`voxelize_depth`, `devoxelize` and `auto_grid_min` on arrays, with the CPU kernels of the torch door and the same bits.
+torch is not imported, so a robot needs none.
 
-Shapes, names, defaults and errors are those of `robocache.resample_trajectories` and `robocache.fuse_multimodal`; see
-there. Arrays may be anything `numpy.asarray` takes, with any strides. bfloat16 arrays are those of the package
-ml_dtypes.
+Shapes, names, defaults and errors are those of the functions of the same name in `robocache`; see there. Arrays may be
+anything `numpy.asarray` takes, with any strides. bfloat16 arrays are those of the package ml_dtypes.
 
     >>> import numpy as np
     >>> import robocache.numpy as rc
@@ -14,7 +14,6 @@ ml_dtypes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _native
+from ._arrays import NUMBER, as_array, dtype_name, index_vector, thread_count
 from ._checks import (
     FLOAT_DTYPES,
     VALUE_DTYPES,
@@ -36,31 +36,29 @@ from ._checks import (
 )
 from ._errors import DataError
 from ._kinds import Kind
+from ._numpy_voxel import (
+    SparseVoxels,
+    auto_grid_min,
+    devoxelize,
+    voxelize_depth,
+    voxelize_point_cloud,
+    voxelize_point_cloud_sparse,
+)
 from ._stream import Stream, fused_columns
 
-__all__ = ["DataError", "Stream", "fuse_multimodal", "fused_columns", "resample_trajectories"]
-
-_NUMBER = {name: number for number, name in enumerate(VALUE_DTYPES)}
-
-
-def _dtype_name(dtype: Any) -> str:
-    return str(np.dtype(dtype).name)
-
-
-def _array(name: str, value: Any) -> NDArray[Any]:
-    """An array whose elements the kernels can address: native byte order and strides of whole elements."""
-    array = np.asarray(value)
-    if array.dtype == object:
-        raise TypeError(f"{name}: expected an array of numbers, got {type(value).__name__}")
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    if not array.flags.aligned or any(stride % max(1, array.itemsize) for stride in array.strides):
-        array = np.ascontiguousarray(array)
-    return array
-
-
-def _index_vector(vector: NDArray[Any] | None) -> NDArray[Any] | None:
-    return None if vector is None else np.ascontiguousarray(vector, dtype=np.int64)
+__all__ = [
+    "DataError",
+    "SparseVoxels",
+    "Stream",
+    "auto_grid_min",
+    "devoxelize",
+    "fuse_multimodal",
+    "fused_columns",
+    "resample_trajectories",
+    "voxelize_depth",
+    "voxelize_point_cloud",
+    "voxelize_point_cloud_sparse",
+]
 
 
 def _promote(a: str, b: str) -> str:
@@ -81,12 +79,12 @@ def _arrays(stream: Stream, prefix: str) -> Stream:
 
     def given(name: str) -> NDArray[Any] | None:
         value = getattr(stream, name)
-        return None if value is None else _array(f"{prefix}{name}", value)
+        return None if value is None else as_array(f"{prefix}{name}", value)
 
     offset = stream.time_offset
     if not (offset is None or (isinstance(offset, (int, float)) and not isinstance(offset, bool))):
-        offset = _array(f"{prefix}time_offset", offset)
-    values, times = _array(f"{prefix}values", stream.values), _array(f"{prefix}times", stream.times)
+        offset = as_array(f"{prefix}time_offset", offset)
+    values, times = as_array(f"{prefix}values", stream.values), as_array(f"{prefix}times", stream.times)
     if values.ndim < 1:
         raise ValueError(f"{prefix}values: expected [B, S, D], got {shape_text(values.shape)}")
     return Stream(
@@ -136,8 +134,8 @@ def _native_stream(
     if row_offsets is not None and row_offsets.ndim == 0:
         sequences = stream.values.shape[0] if stream.row_splits is None else stream.row_splits.shape[0] - 1
         row_offsets = np.broadcast_to(row_offsets, (sequences if stream.rows is None else stream.rows.shape[0],))
-    batch, _ = check_stream(stream, row_offsets, targets, prefix, batch, _dtype_name)
-    options = options_of(stream, prefix, _dtype_name(stream.values.dtype), _dtype_name(targets.dtype))
+    batch, _ = check_stream(stream, row_offsets, targets, prefix, batch, dtype_name)
+    options = options_of(stream, prefix, dtype_name(stream.values.dtype), dtype_name(targets.dtype))
     if row_offsets is None and isinstance(offset, int) and abs(offset) > 2**53 and targets.dtype == np.int64:
         # A double no longer holds every whole number: such an offset goes as int64.
         row_offsets = np.full(batch, offset, np.int64)
@@ -146,10 +144,10 @@ def _native_stream(
     native = (
         stream.values,
         stream.times,
-        _NUMBER[_dtype_name(stream.values.dtype)],
-        _index_vector(stream.lengths),
-        _index_vector(stream.row_splits),
-        _index_vector(stream.rows),
+        NUMBER[dtype_name(stream.values.dtype)],
+        index_vector(stream.lengths),
+        index_vector(stream.row_splits),
+        index_vector(stream.rows),
         None if row_offsets is None else np.ascontiguousarray(row_offsets),
         options.kind,
         groups,
@@ -172,8 +170,8 @@ def _run(
     out: Any,
     threads: int | None,
 ) -> Any:
-    targets = _array("target_times", target_times)
-    check_targets(targets, _dtype_name)
+    targets = as_array("target_times", target_times)
+    check_targets(targets, dtype_name)
     streams = [_arrays(stream, name) for stream, name in zip(streams, names, strict=True)]
     unbatched = targets.ndim == 1 and all(s.values.ndim == 2 and s.row_splits is None for s in streams)
     if unbatched:
@@ -184,11 +182,11 @@ def _run(
         native, option, batch = _native_stream(stream, targets, name, batch)
         native_streams.append(native)
         options.append(option)
-    value_dtypes = [_dtype_name(stream.values.dtype) for stream in streams]
+    value_dtypes = [dtype_name(stream.values.dtype) for stream in streams]
     if out_dtype is not None:
-        wanted = _dtype_name(out_dtype)
+        wanted = dtype_name(out_dtype)
     elif out is not None:
-        wanted = _dtype_name(out.dtype)
+        wanted = dtype_name(out.dtype)
     else:
         wanted = value_dtypes[0]
         for value_dtype in value_dtypes[1:]:
@@ -199,7 +197,7 @@ def _run(
         # NumPy has no bfloat16 of its own: the dtype is that of whoever brought one.
         brought = [out_dtype, *(stream.values.dtype for stream in streams)]
         dtype = (
-            next(np.dtype(d) for d in brought if d is not None and _dtype_name(d) == wanted)
+            next(np.dtype(d) for d in brought if d is not None and dtype_name(d) == wanted)
             if (wanted == "bfloat16")
             else np.dtype(wanted)
         )
@@ -207,21 +205,16 @@ def _run(
     else:
         if not isinstance(out, np.ndarray):
             raise TypeError(f"out: expected a numpy.ndarray, got {type(out).__name__}")
-        check_out(out, (length, columns) if unbatched else (batch, length, columns), wanted, _dtype_name)
+        check_out(out, (length, columns) if unbatched else (batch, length, columns), wanted, dtype_name)
         if not out.flags.writeable or not out.dtype.isnative or any(step % out.itemsize for step in out.strides):
             raise ValueError("out: expected a writable array of native byte order and strides of whole elements")
         filled = out[None] if unbatched else out
     mask = None
     if return_valid:
         mask = np.empty((batch, length, len(streams)) if fused else (batch, length), np.bool_)
-    if threads is None:
-        threads = len(os.sched_getaffinity(0)) if filled.nbytes >= 4 << 20 else 1
-    elif isinstance(threads, bool) or not isinstance(threads, int):
-        raise TypeError(f"threads: expected None or an int, got {type(threads).__name__}")
-    elif threads < 1:
-        raise ValueError(f"threads: expected None or at least 1, got {threads}")
-    time_dtype = _NUMBER[_dtype_name(targets.dtype)]
-    _native.align_arrays(native_streams, targets, time_dtype, filled, _NUMBER[wanted], mask, threads)
+    time_dtype = NUMBER[dtype_name(targets.dtype)]
+    workers = thread_count(threads, filled.nbytes)
+    _native.align_arrays(native_streams, targets, time_dtype, filled, NUMBER[wanted], mask, workers)
     result = out if out is not None else filled[0] if unbatched else filled
     if mask is not None and unbatched:
         mask = mask[0]

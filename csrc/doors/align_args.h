@@ -3,39 +3,9 @@
 #ifndef ROBOCACHE_DOORS_ALIGN_ARGS_H
 #define ROBOCACHE_DOORS_ALIGN_ARGS_H
 
-#include <cstdint>
-#include <limits>
-#include <sstream>
-#include <string>
-
-#include "robocache.h"
+#include "view.h"
 
 namespace robocache {
-
-constexpr int32_t kNoDtype = -1;
-constexpr int32_t kCpu = 1; // device types as DLPack numbers them
-constexpr int32_t kCuda = 2;
-
-// A tensor or an array. Strides are in elements. `sizes == nullptr` means that the argument was not given.
-struct View {
-    void *data = nullptr;
-    const int64_t *sizes = nullptr;
-    const int64_t *strides = nullptr;
-    int32_t ndim = 0;
-    int32_t dtype = kNoDtype; // rc_dtype
-    int32_t device_type = kCpu;
-    int32_t device_index = 0;
-
-    bool given() const {
-        return sizes != nullptr;
-    }
-    bool is_vector(int64_t size) const {
-        return ndim == 1 && sizes[0] == size;
-    }
-    bool is_contiguous_vector() const {
-        return ndim == 1 && (strides[0] == 1 || sizes[0] <= 1);
-    }
-};
 
 // One stream as its arguments say it. A negative max_gap or tolerance means none.
 struct StreamArgs {
@@ -61,16 +31,6 @@ struct AlignArgs {
     int64_t out_sizes[3];
 };
 
-inline const char *dtype_name(int32_t dtype) {
-    static const char *const names[RC_NUM_DTYPES] = {"float16", "bfloat16", "float32", "float64", "bool",
-                                                     "uint8",   "int8",     "int16",   "int32",   "int64"};
-    return dtype >= 0 && dtype < RC_NUM_DTYPES ? names[dtype] : "an unsupported dtype";
-}
-
-inline bool is_floating(int32_t dtype) {
-    return dtype >= RC_FLOAT16 && dtype <= RC_FLOAT64;
-}
-
 // torch.promote_types for the dtypes there are.
 inline int32_t promote(int32_t a, int32_t b) {
     if (a == b) {
@@ -89,9 +49,9 @@ inline int32_t promote(int32_t a, int32_t b) {
 }
 
 // Builds a descriptor; the first thing that is wrong goes into `*error` (where wanted) and ends it.
-class AlignBuilder {
+class AlignBuilder : public Checks {
 public:
-    AlignBuilder(AlignArgs &args, bool fused, std::string *error) : args_(args), fused_(fused), error_(error) {}
+    AlignBuilder(AlignArgs &args, bool fused, std::string *error) : Checks(error), args_(args), fused_(fused) {}
 
     // All but `out`, `valid`, threads and the CUDA stream. `out_dtype` may be kNoDtype: the streams' common dtype.
     bool build(const StreamArgs *streams, size_t count, const View &targets, const ColumnKind *kinds, size_t num_kinds,
@@ -151,7 +111,7 @@ public:
         for (int d = 0; d < 3; ++d) {
             args_.call.out_stride[d] = out.strides[d];
         }
-        return same_device("out", out, targets);
+        return same_device("out", out, targets, "target_times");
     }
 
     // A caller's own validity mask: [B, T], of fuse [B, T, streams].
@@ -176,7 +136,7 @@ public:
             expected *= valid.sizes[d];
         }
         args_.call.valid = static_cast<uint8_t *>(valid.data);
-        return same_device("valid", valid, targets);
+        return same_device("valid", valid, targets, "target_times");
     }
 
     // Strides of a contiguous output that the door allocates.
@@ -187,29 +147,9 @@ public:
         args_.call.out_stride[0] = args_.out_sizes[1] * args_.out_sizes[2];
     }
 
-    template <typename... Parts>
-    bool fail(const char *argument, const Parts &...parts) {
-        if (error_) {
-            std::ostringstream text;
-            text << argument << ": ";
-            (text << ... << parts);
-            *error_ = text.str();
-        }
-        return false;
-    }
-
-    static std::string shape(const View &view) {
-        std::string text = "[";
-        for (int32_t d = 0; d < view.ndim; ++d) {
-            text += (d ? ", " : "") + std::to_string(view.sizes[d]);
-        }
-        return text + "]";
-    }
-
 private:
     AlignArgs &args_;
     bool fused_;
-    std::string *error_;
     size_t stream_ = 0;
 
     // "times", or "streams[2].times" when there are several.
@@ -220,22 +160,6 @@ private:
         }
         const std::string name = fused_ ? "streams[" + std::to_string(stream_) + "]." + argument : argument;
         return fail(name.c_str(), parts...);
-    }
-
-    static std::string device(const View &view) {
-        if (view.device_type == kCpu) {
-            return "cpu";
-        }
-        return (view.device_type == kCuda ? "cuda:" : "another device:") + std::to_string(view.device_index);
-    }
-
-    static bool on_one_device(const View &a, const View &b) {
-        return a.device_type == b.device_type && (a.device_type == kCpu || a.device_index == b.device_index);
-    }
-
-    bool same_device(const char *argument, const View &view, const View &targets) {
-        return on_one_device(view, targets) ||
-               fail(argument, "expected device ", device(targets), " (that of target_times), got ", device(view));
     }
 
     bool same_device_stream(const char *argument, const View &view, const View &targets) {
@@ -259,12 +183,6 @@ private:
             return fail_stream(argument, "expected ", dtype_name(dtype), ", got ", dtype_name(view.dtype));
         }
         return view.is_contiguous_vector() || fail_stream(argument, "expected a contiguous vector");
-    }
-
-    // Of a vector that was given; an empty one has no address of its own and must not look as if it were not given.
-    static const int64_t *address(const View &vector) {
-        static const int64_t nothing = 0;
-        return !vector.given() ? nullptr : vector.data ? static_cast<const int64_t *>(vector.data) : &nothing;
     }
 
     bool add_stream(const StreamArgs &from, const View &targets) {
@@ -301,7 +219,7 @@ private:
                 return fail_stream("row_splits", "expected [R + 1], at least one offset, got [0]");
             }
             to.num_sequences = from.row_splits.sizes[0] - 1;
-            to.row_splits = address(from.row_splits);
+            to.row_splits = static_cast<const int64_t *>(address(from.row_splits));
             if (!times.is_vector(to.num_samples)) {
                 return fail_stream("times", "expected [N] = [", to.num_samples, "], got ", shape(times));
             }
@@ -342,8 +260,8 @@ private:
         }
         to.values = values.data;
         to.times = times.data;
-        to.lengths = address(from.lengths);
-        to.rows = address(from.rows);
+        to.lengths = static_cast<const int64_t *>(address(from.lengths));
+        to.rows = static_cast<const int64_t *>(address(from.rows));
         to.row_offsets = from.row_offsets.data;
         to.value_dtype = values.dtype;
         to.extrapolate = narrow(from.extrapolate);
@@ -352,11 +270,6 @@ private:
         to.tolerance = from.tolerance;
         to.time_offset = from.time_offset;
         return true;
-    }
-
-    // Enums arrive as 64-bit integers; what does not fit is no enum either.
-    static int32_t narrow(int64_t value) {
-        return value >= 0 && value <= std::numeric_limits<int32_t>::max() ? static_cast<int32_t>(value) : -1;
     }
 
     bool add_kinds(const StreamArgs *streams, const ColumnKind *kinds, size_t num_kinds) {

@@ -15,6 +15,7 @@ PyObject *make_data_error(const rc_fault_report &report, const char *text);
 void set_python_error(rc_status status);
 
 void add_numpy_door(pybind11::module_ &m);
+void add_voxel_numpy_door(pybind11::module_ &m);
 void add_dlpack_door(pybind11::module_ &m);
 
 } // namespace robocache

@@ -1,13 +1,10 @@
 // The NumPy door: arrays in, arrays out, no torch. Shapes, dtypes and options were checked in Python (robocache/_checks.py)
 // and arrays come contiguous where the C API wants it; here they become a descriptor.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "../doors/align_args.h"
+#include "arrays.h"
 #include "module.h"
 
 namespace py = pybind11;
@@ -15,61 +12,6 @@ namespace py = pybind11;
 namespace robocache {
 
 namespace {
-
-// An array as a view. NumPy counts strides in bytes and may have some that are no whole elements.
-struct ArrayView : View {
-    std::vector<int64_t> shape_store, stride_store;
-    py::object owner;
-
-    ArrayView(const py::object &object, int32_t rc_dtype) : owner(object) {
-        if (object.is_none()) {
-            return;
-        }
-        const auto array = object.cast<py::array>();
-        ndim = static_cast<int32_t>(array.ndim());
-        dtype = rc_dtype;
-        for (py::ssize_t d = 0; d < array.ndim(); ++d) {
-            shape_store.push_back(array.shape(d));
-            stride_store.push_back(array.strides(d) / array.itemsize());
-        }
-        shape_store.push_back(0); // never empty: a view without sizes is one that was not given
-        stride_store.push_back(0);
-        sizes = shape_store.data();
-        strides = stride_store.data();
-        data = const_cast<void *>(array.data());
-    }
-};
-
-// Runs pieces of a range on threads of its own, for the time of one call.
-struct Threads {
-    int64_t count;
-
-    static void parallel_for(void *pool, int64_t count, int64_t grain, rc_range_fn body, void *context) {
-        const int64_t limit = static_cast<const Threads *>(pool)->count;
-        const int64_t pieces = grain > 0 ? (count + grain - 1) / grain : count;
-        const int64_t workers = pieces < limit ? pieces : limit;
-        if (workers <= 1) {
-            body(0, count, context);
-            return;
-        }
-        const int64_t share = (count + workers - 1) / workers;
-        std::vector<std::thread> threads;
-        int64_t begin = share; // the first share is this thread's own
-        try {
-            threads.reserve(static_cast<size_t>(workers - 1));
-            for (; begin < count; begin += share) {
-                const int64_t end = begin + share < count ? begin + share : count;
-                threads.emplace_back(body, begin, end, context);
-            }
-        } catch (const std::exception &) {
-            body(begin, count, context); // no thread to be had: the rest runs here
-        }
-        body(0, share < count ? share : count, context);
-        for (std::thread &thread : threads) {
-            thread.join();
-        }
-    }
-};
 
 // streams: tuples (values, times, value_dtype, lengths, row_splits, rows, row_offsets, kind, groups, extrapolate,
 // invalid, max_gap, tolerance, time_offset) with groups a flat tuple (begin, end, kind, ...) or None.
@@ -123,7 +65,7 @@ void align(const py::sequence &streams, const py::object &targets, int32_t time_
         }
     }
     Threads pool{threads};
-    call.call.parallel_for = threads > 1 ? &Threads::parallel_for : nullptr;
+    call.call.parallel_for = pool.runner();
     call.call.pool = &pool;
     rc_status status;
     {

@@ -25,7 +25,7 @@ std::string torch_words() {
 }
 
 struct Dtypes {
-    int32_t torch[RC_NUM_DTYPES];
+    int32_t torch[RC_BITS + 1];
     Dtypes() {
         torch[RC_FLOAT16] = aoti_torch_dtype_float16();
         torch[RC_BFLOAT16] = aoti_torch_dtype_bfloat16();
@@ -37,6 +37,8 @@ struct Dtypes {
         torch[RC_INT16] = aoti_torch_dtype_int16();
         torch[RC_INT32] = aoti_torch_dtype_int32();
         torch[RC_INT64] = aoti_torch_dtype_int64();
+        torch[RC_UINT16] = aoti_torch_dtype_uint16();
+        torch[RC_BITS] = aoti_torch_dtype_uint8();
     }
 };
 
@@ -146,7 +148,7 @@ View vector_view(Handle &tensor) {
 }
 
 Handle empty(const int64_t *sizes, int64_t ndim, int32_t dtype, const View &like) {
-    int64_t strides[4];
+    int64_t strides[5];
     int64_t stride = 1;
     for (int64_t d = ndim - 1; d >= 0; --d) {
         strides[d] = stride;
@@ -159,6 +161,22 @@ Handle empty(const int64_t *sizes, int64_t ndim, int32_t dtype, const View &like
                                    like.device_index, &made),
           "allocating an output");
     return Handle(made);
+}
+
+Handle zeros(const int64_t *sizes, int64_t ndim, int32_t dtype, const View &like) {
+    Handle made = empty(sizes, ndim, dtype, like);
+    check(aoti_torch_zero_(made.get()), "clearing a tensor");
+    return made;
+}
+
+View contiguous_view(Handle &tensor, const View &view, bool right) {
+    if (right || view.dtype == kNoDtype || view.ndim > 5) { // the checks have words for the last two
+        return view;
+    }
+    Handle copy = empty(view.sizes, view.ndim, view.dtype, view);
+    check(aoti_torch_copy_(copy.get(), tensor.get(), 1), "copying a strided tensor");
+    tensor = std::move(copy);
+    return view_of(tensor.get());
 }
 
 Handle convert(Handle tensor, int32_t dtype) {

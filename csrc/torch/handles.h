@@ -90,11 +90,18 @@ View view_of(AtenTensorHandle tensor, bool writable = false);
 // A vector the kernels can walk: `tensor` itself, or a contiguous copy that replaces it.
 View vector_view(Handle &tensor);
 
+// kNoDtype for what values cannot have, uint16 among them.
 int32_t rc_dtype_of(int32_t torch_dtype);
 int32_t torch_dtype_of(int32_t rc_dtype);
 
-// A new contiguous tensor on the device of `like`.
+// `tensor` itself, or where it is not `right` a contiguous copy that replaces it.
+View contiguous_view(Handle &tensor, const View &view, bool right);
+
+// A new contiguous tensor of up to five dimensions on the device of `like`.
 Handle empty(const int64_t *sizes, int64_t ndim, int32_t dtype, const View &like);
+
+// ... and all zero.
+Handle zeros(const int64_t *sizes, int64_t ndim, int32_t dtype, const View &like);
 
 // `tensor` in another dtype (aten::_to_copy).
 Handle convert(Handle tensor, int32_t dtype);

@@ -1,11 +1,13 @@
-// torch.ops.robocache: schemas, CPU and CUDA kernels and the Autograd dispatch, on torch's stable ABI.
+// torch.ops.robocache, align: schemas, CPU and CUDA kernels and the Autograd dispatch, on torch's stable ABI. The other
+// families (voxelize.cpp, devoxelize.cpp) are fragments of the same library.
 //
 // Kernels are boxed by hand: a call reads its own stack, which costs less than generic boxing. Each public op X has two
 // private twins with the same arguments: _X, the computation with nothing above it, and _X_grad, whose gradient Python
 // registers. The Autograd kernel of X sends a call to one or the other, so a call without gradients never meets Python.
-#include "stack.h"
-
 #include <string>
+
+#include "autograd.h"
+#include "stack.h"
 
 namespace robocache {
 
@@ -75,12 +77,6 @@ void align(StableIValue *stack) {
     }
 }
 
-// Any tensor: the result of a call whose error a NestedCall has taken.
-StableIValue placeholder() {
-    const int64_t sizes[1] = {0};
-    return to_stack(empty(sizes, 1, RC_FLOAT32, View()).release());
-}
-
 template <Take take, bool with_valid>
 void align_kernel(StableIValue *stack, uint64_t, uint64_t) {
     try {
@@ -116,13 +112,6 @@ void align_out_kernel(StableIValue *stack, uint64_t, uint64_t) {
         raise_error(error);
     }
     launch(args, in.targets);
-}
-
-// An accumulator of zeros.
-Handle zeros(const View &shape, int32_t dtype) {
-    Handle made = empty(shape.sizes, shape.ndim, dtype, shape);
-    check(aoti_torch_zero_(made.get()), "clearing a gradient");
-    return made;
 }
 
 // (grad, values, times, target_times, ..., column_kinds, row_order, row_starts, need_values, need_targets)
@@ -174,15 +163,15 @@ void resample_backward_kernel(StableIValue *stack, uint64_t, uint64_t) {
     const int64_t none[1] = {0};
     Handle grad_values, grad_targets;
     if (need_values) {
-        grad_values = zeros(values, values.dtype == RC_FLOAT64 ? RC_FLOAT64 : RC_FLOAT32);
+        const int32_t accumulator = values.dtype == RC_FLOAT64 ? RC_FLOAT64 : RC_FLOAT32;
+        grad_values = zeros(values.sizes, values.ndim, accumulator, values);
         call.grad_values = view_of(grad_values.get(), true).data;
     } else {
         grad_values = empty(none, 1, values.dtype, in.targets);
     }
     if (need_targets) {
         const int64_t sizes[2] = {args.call.batch, args.call.num_targets};
-        grad_targets = empty(sizes, 2, args.call.time_dtype, in.targets);
-        check(aoti_torch_zero_(grad_targets.get()), "clearing a gradient");
+        grad_targets = zeros(sizes, 2, args.call.time_dtype, in.targets);
         call.grad_targets = view_of(grad_targets.get(), true).data;
     } else {
         grad_targets = empty(none, 1, args.call.time_dtype, in.targets);
@@ -208,51 +197,6 @@ void resample_backward_kernel(StableIValue *stack, uint64_t, uint64_t) {
     stack[1] = to_stack(grad_targets.release());
 }
 
-// The stable ABI has no getter for requires_grad. A view of a tensor that requires grad has a grad_fn and so is no leaf.
-bool requires_grad(AtenTensorHandle tensor) {
-    int32_t dtype = 0;
-    check(aoti_torch_get_dtype(tensor, &dtype), "reading a tensor's dtype");
-    const int32_t known = rc_dtype_of(dtype);
-    if (known != kNoDtype && !is_floating(known)) {
-        return false;
-    }
-    AtenTensorHandle self = nullptr;
-    check(aoti_torch_new_tensor_handle(tensor, &self), "referring to a tensor");
-    StableIValue stack[1] = {to_stack(self)};
-    check(torch_call_dispatcher("aten::alias", "", stack, TORCH_ABI_VERSION), "aten::alias");
-    check(torch_call_dispatcher("aten::is_leaf", "", stack, TORCH_ABI_VERSION), "aten::is_leaf");
-    return (stack[0] & 0xff) == 0;
-}
-
-bool any_requires_grad(StableIValue list_slot) {
-    auto list = reinterpret_cast<StableListHandle>(list_slot);
-    size_t size = 0;
-    check(torch_list_size(list, &size), "reading a list");
-    for (size_t i = 0; i < size; ++i) {
-        StableIValue item = 0;
-        check(torch_list_get_item(list, i, &item), "reading a list");
-        if (requires_grad(from_stack(item))) { // the element stays the stack's
-            return true;
-        }
-    }
-    return false;
-}
-
-void forward_call(const char *op, StableIValue *stack, uint64_t num_outputs) {
-    const NestedCall call;
-    if (torch_call_dispatcher(op, "", stack, TORCH_ABI_VERSION) != AOTI_TORCH_SUCCESS) {
-        rethrow_nested(op);
-    }
-    try {
-        call.raise_kept();
-    } catch (...) {
-        for (uint64_t i = 0; i < num_outputs; ++i) {
-            const Handle unwanted(from_stack(stack[i]));
-        }
-        throw;
-    }
-}
-
 // The stack goes on as it came: the twins take the same arguments.
 template <bool fused, bool with_valid>
 void autograd_kernel(StableIValue *stack, uint64_t, uint64_t num_outputs) {
@@ -265,13 +209,13 @@ void autograd_kernel(StableIValue *stack, uint64_t, uint64_t num_outputs) {
         forward_call(with_valid
                          ? (grad ? "robocache::_fuse_multimodal_valid_grad" : "robocache::_fuse_multimodal_valid")
                          : (grad ? "robocache::_fuse_multimodal_grad" : "robocache::_fuse_multimodal"),
-                     stack, num_outputs);
+                     stack, free_tensors, num_outputs);
     } else {
         forward_call(
             with_valid
                 ? (grad ? "robocache::_resample_trajectories_valid_grad" : "robocache::_resample_trajectories_valid")
                 : (grad ? "robocache::_resample_trajectories_grad" : "robocache::_resample_trajectories"),
-            stack, num_outputs);
+            stack, free_tensors, num_outputs);
     }
 }
 
