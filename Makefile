@@ -15,7 +15,7 @@ C_FILES = $(wildcard csrc/*/*.c csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh
 PYTHON_FILES = setup.py build_tools robocache tests examples benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build demo test lint lint-c lint-python format test-gpu sanitize sanitize-gpu bench bench-gpu wheel clean
+.PHONY: help venv build demo demo-voxelize test lint lint-c lint-python format test-gpu sanitize sanitize-gpu bench bench-gpu wheel clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ build: $(VENV)/.installed ## Build the native libraries in place (what changed)
 
 demo: build ## Align a robot log and plot it; DATA=<TUM trajectory file> takes that instead
 	@$(PY) examples/align_robot_log.py --out "$(OUT)" $(if $(DATA),--tum "$(DATA)") $(ARGS)
+
+demo-voxelize: build ## Voxelize depth images of a tabletop and plot the grid; DATA=<PCD file> takes a point cloud instead
+	@$(PY) examples/voxelize_tabletop.py --out "$(OUT)" $(if $(DATA),--pcd "$(DATA)") $(ARGS)
 
 test: build ## Run the tests; without a GPU the GPU tests are left out and counted
 	@$(PY) -m pytest $(ARGS)

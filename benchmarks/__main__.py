@@ -1,7 +1,7 @@
-"""`python -m benchmarks --device cuda|cpu [--cases pattern] [--quick] [--ours-only] [--out path]`.
+"""`python -m benchmarks --device cuda|cpu [--suite align|voxelize] [--filter part] [--quick] [--ours-only] ...`.
 
-Writes one JSON file with provenance under benchmarks/results/<machine>/ and prints a table last. A case that fails is
-recorded as an error, the others still run, and the exit status is 1.
+Writes one JSON file a suite, with provenance, under benchmarks/results/<machine>/, prints a line a case and a table
+last. A case that fails is recorded as an error, the others still run, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -11,104 +11,120 @@ import json
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from . import align, cases, provenance, timing
+from . import align, cases, measure, provenance, timing, voxel_cases, voxelize
 from .host import run_host
-from .report import text_table
+from .report import SUITES, line, text_table
 
 SCHEMA = 1
+_SELECT: dict[str, Callable[..., list[Any]]] = {"align": cases.select, "voxelize": voxel_cases.select}
+_RUN: dict[str, Callable[..., dict[str, Any]]] = {"align": align.run_case, "voxelize": voxelize.run_case}
+_TINY = (2, 2000, 16)  # samples, points and cells an axis of a quick voxelize row
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--suite", choices=SUITES, action="append", help="what to measure (default: all suites)")
     parser.add_argument("--cases", help="comma-separated patterns of case names")
-    parser.add_argument("--quick", action="store_true", help="the published rows, few repeats, no compiled peers")
+    parser.add_argument("--filter", help="a part of case names; only those are measured")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="few repeats, no compiled peers; align: the published rows; voxelize: all rows of either device, made tiny",
+    )
     parser.add_argument("--ours-only", action="store_true", help="no peers")
     parser.add_argument("--repeats", type=int, help="timings a variant (default 100; cpu 60; quick 20)")
     parser.add_argument(
         "--max-autotune", action="store_true", help="also compile peers with max-autotune-no-cudagraphs"
     )
-    parser.add_argument("--compile-all", action="store_true", help="compiled peers for the kinds' and ragged cases too")
+    parser.add_argument("--compile-all", action="store_true", help="compiled peers for every case")
     parser.add_argument("--no-host", action="store_true", help="leave out the host cost")
     parser.add_argument("--host-only", action="store_true", help="only the host cost")
     parser.add_argument("--check", choices=("reference", "peer"), default="reference", help="what ours is checked with")
     parser.add_argument("--list", action="store_true", help="print the names of the cases and stop")
-    parser.add_argument("--out", type=Path, help="results file (default benchmarks/results/<machine>/align*.json)")
-    return parser.parse_args(arguments)
+    parser.add_argument("--out", type=Path, help="results file (default benchmarks/results/<machine>/<suite>*.json)")
+    options = parser.parse_args(arguments)
+    options.suite = options.suite or list(SUITES)
+    return options
 
 
-def make_plan(options: argparse.Namespace) -> align.Plan:
+def make_plan(options: argparse.Namespace, suite: str) -> measure.Plan:
     repeats = options.repeats or (20 if options.quick else 100 if options.device == "cuda" else 60)
     modes = () if options.quick else ("default",)
     if options.max_autotune:
         modes = (*modes, "max-autotune-no-cudagraphs")
     small = options.device == "cpu"
-    return align.Plan(
+    budget = None if suite == "align" else 0.02 if options.quick else 1.0 if small else 0.15
+    return measure.Plan(
         device=options.device,
         repeats=repeats,
         ours_only=options.ours_only,
         compile_modes=modes,
         compile_all=options.compile_all,
         rotate_bytes=(64 << 20) if small else (256 << 20),
-        max_sets=16 if small else 256,
-        warm=not options.quick,
+        max_sets=3 if options.quick and suite == "voxelize" else 16 if small else 256,
+        warm=not options.quick and suite == "align",
         check=options.check,
+        budget_s=budget,
     )
 
 
-def default_path(options: argparse.Namespace) -> Path:
-    partial = options.cases or options.ours_only or options.host_only
+def default_path(options: argparse.Namespace, suite: str) -> Path:
+    partial = options.cases or options.filter or options.ours_only or options.host_only
     part = "-quick" if options.quick else "-partial" if partial else ""
-    return provenance.ROOT / "benchmarks" / "results" / provenance.machine_slug(options.device) / f"align{part}.json"
+    return provenance.ROOT / "benchmarks" / "results" / provenance.machine_slug(options.device) / f"{suite}{part}.json"
 
 
-def select(options: argparse.Namespace) -> list[cases.Case]:
+def select(options: argparse.Namespace, suite: str) -> list[Any]:
+    """A suite's cases; an empty list where nothing matches."""
     if options.host_only:
         return []
-    chosen = cases.select(options.device, options.cases)
-    if options.quick and not options.cases:
+    tiny = options.quick and suite == "voxelize"
+    chosen = _SELECT[suite](options.device, options.cases)
+    if tiny and not options.cases:
+        chosen = list(voxel_cases.CASES)
+    if options.quick and not options.cases and not tiny:
         chosen = [case for case in chosen if "numbers" in case.tags and "int64" not in case.tags]
-    if not chosen:
-        raise SystemExit(f"no case for {options.device} matches {options.cases!r}; --list prints the names")
-    return chosen
+    if options.filter:
+        chosen = [case for case in chosen if options.filter in case.name]
+    return [case.scaled(*_TINY) for case in chosen] if tiny else chosen
 
 
-def run(options: argparse.Namespace, argv: list[str]) -> tuple[dict[str, Any], bool]:
-    """The results and whether everything went well."""
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise SystemExit("--device cuda: no CUDA device is visible")
-    if options.device == "cpu":
-        torch.set_num_threads(2)
-    plan = make_plan(options)
-    timer = align.make_timer(plan)
-    chosen = select(options)
-    results: dict[str, Any] = {"schema": SCHEMA, "device": options.device}
+def run(options: argparse.Namespace, argv: list[str], suite: str, chosen: list[Any]) -> tuple[dict[str, Any], bool]:
+    """The results of a suite and whether everything went well."""
+    plan = make_plan(options, suite)
+    timer = measure.make_timer(plan)
+    results: dict[str, Any] = {"schema": SCHEMA, "suite": suite, "device": options.device}
     results["provenance"] = provenance.provenance(options.device, argv)
     results["plan"] = {"repeats": plan.repeats, "rotate_bytes": plan.rotate_bytes, "max_sets": plan.max_sets}
+    if options.quick and suite == "voxelize":
+        results["plan"]["tiny"] = list(_TINY)
+    if plan.budget_s is not None:
+        results["plan"]["budget_s"] = plan.budget_s
     begin = time.monotonic()
 
     def say(text: str) -> None:
         print(f"[{time.monotonic() - begin:6.1f} s] {text}", file=sys.stderr, flush=True)
 
     megabytes = 2048 if options.device == "cuda" else 256
-    results["bandwidth"] = timing.copy_bandwidth(torch.device(options.device), timer, megabytes)
+    results["bandwidth"] = timing.copy_bandwidth(torch.device(options.device), measure.make_timer(plan), megabytes)
     bandwidth = results["bandwidth"]["bytes_per_second"]
     say(f"copy: {bandwidth / 1e9:.0f} GB/s read and written")
     good = True
     results["cases"] = []
     for number, case in enumerate(chosen, 1):
-        label = f"{number}/{len(chosen)} {case.name}"
-        say(label)
+        say(f"{number}/{len(chosen)} {case.name}")
         try:
             ceiling = bandwidth if options.device == "cuda" else None  # a CPU's caches hold the sets
-            row = align.run_case(case, plan, timer, ceiling, lambda text, c=case.name: say(f"    {c}: {text}"))
+            row = _RUN[suite](case, plan, timer, ceiling, lambda text, c=case.name: say(f"    {c}: {text}"))
             good = good and not row["errors"]
-            say(f"    {row['variants']['robocache']['cold']['median']:.2f} us")
+            print(line(row, results), flush=True)
         except Exception as error:  # one case's failure must not lose the others
             good = False
             words = f"{type(error).__name__}: {error}".splitlines()[0][:500]
@@ -117,11 +133,10 @@ def run(options: argparse.Namespace, argv: list[str]) -> tuple[dict[str, Any], b
         results["cases"].append(provenance.without_paths(row))
         if options.device == "cuda":
             torch.cuda.empty_cache()
-    if not options.no_host and not options.cases:
+    if not options.no_host and not options.cases and not options.filter:
+        loops, rounds = (500, 3) if options.quick else (2000, 7)
         try:
-            results["host"] = run_host(
-                options.device, 500 if options.quick else 2000, 3 if options.quick else 7, lambda t: say(f"host: {t}")
-            )
+            results["host"] = run_host(options.device, loops, rounds, lambda t: say(f"host: {t}"), suite)
             good = good and "errors" not in results["host"]
         except Exception as error:
             good = False
@@ -138,16 +153,31 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     options = parse(arguments)
     if options.list:
-        for case in cases.CASES:
+        for case in (*cases.CASES, *voxel_cases.CASES):
             print(f"{case.name:44} {' '.join(sorted(case.tags))}")
         return 0
-    results, good = run(options, provenance.without_paths(arguments))
-    path = options.out or default_path(options)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=1) + "\n")
-    print(text_table(results))
-    print(f"written: {path if options.out else path.relative_to(provenance.ROOT)}")
-    return 0 if good else 1
+    chosen = {suite: select(options, suite) for suite in options.suite}
+    suites = [suite for suite in options.suite if options.host_only or chosen[suite]]
+    if not suites:
+        raise SystemExit(
+            f"no case for {options.device} matches {options.cases or options.filter!r}; --list prints the names"
+        )
+    if options.out and len(suites) > 1:
+        raise SystemExit("--out: expected one suite (--suite) whose results it takes")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("--device cuda: no CUDA device is visible")
+    if options.device == "cpu":
+        torch.set_num_threads(2)
+    status = 0
+    for suite in suites:
+        results, good = run(options, provenance.without_paths(arguments), suite, chosen[suite])
+        path = options.out or default_path(options, suite)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(results, indent=1) + "\n")
+        print(text_table(results))
+        print(f"written: {path if options.out else path.relative_to(provenance.ROOT)}")
+        status = status if good else 1
+    return status
 
 
 if __name__ == "__main__":

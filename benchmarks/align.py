@@ -3,65 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from . import peers
 from .cases import Case, Inputs, bind_op, bind_public, build, call_public, has_plain_op
-from .timing import GraphTimer, Timer, WallTimer, eager_wall_us
+from .measure import (
+    CheckFailed,
+    Plan,
+    Say,
+    agree,
+    make_timer,
+    measure,
+    optional,
+    ratios,
+    synchronize,
+    ulps,
+)
+from .timing import Timer, eager_wall_us
 from .traffic import bytes_moved
 
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a run measures."""
-
-    device: str
-    repeats: int = 100
-    ours_only: bool = False
-    compile_modes: tuple[str, ...] = ("default",)
-    compile_all: bool = False  # compile peers for every case, not only for the published rows and their variants
-    rotate_bytes: int = 256 << 20  # sets rotate until their bytes exceed this: several times an H200's 60 MB L2
-    max_sets: int = 256
-    warm: bool = True
-    check: str = "reference"  # or "peer": the obvious torch code, to its own rounding
-
-
-class CheckFailed(AssertionError):
-    """A variant's answer is not what it must be; no time is written for it."""
-
-
-def make_timer(plan: Plan) -> Timer:
-    return GraphTimer() if plan.device == "cuda" else WallTimer()
+__all__ = ["CheckFailed", "Plan", "check_ours", "check_peer", "make_timer", "run_case", "ulps"]
 
 
 def _first(result: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
     return result if isinstance(result, tuple) else (result, None)
-
-
-def ulps(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Largest distance in units in the last place of the coarser of the dtype and float32; NaN equals NaN, 0 is -0."""
-    if a.shape != b.shape or a.dtype != b.dtype:
-        raise CheckFailed(f"shapes or dtypes differ: {tuple(a.shape)} {a.dtype}, {tuple(b.shape)} {b.dtype}")
-    if not a.dtype.is_floating_point:
-        return 0.0 if torch.equal(a, b) else math.inf
-    if a.numel() == 0:
-        return 0.0
-    nan = torch.isnan(a)
-    if not torch.equal(nan, torch.isnan(b)):
-        return math.inf
-    a64, b64 = a.double().masked_fill(nan, 0.0), b.double().masked_fill(nan, 0.0)
-    fine = torch.float32 if a.dtype == torch.float64 else a.dtype
-    info = torch.finfo(fine)
-    size = torch.maximum(a64.abs(), b64.abs()).clamp_min(info.tiny)
-    unit = torch.exp2(torch.floor(torch.log2(size))) * info.eps
-    distance = torch.where(a64 == b64, torch.zeros_like(a64), (a64 - b64).abs() / unit)
-    return float(distance.nan_to_num(nan=math.inf, posinf=math.inf).max())
 
 
 def check_ours(case: Case, inputs: Inputs, against: str = "reference") -> dict[str, Any]:
@@ -82,18 +50,9 @@ def check_ours(case: Case, inputs: Inputs, against: str = "reference") -> dict[s
 
 def check_peer(case: Case, name: str, got: torch.Tensor, ours: torch.Tensor) -> dict[str, float]:
     """A peer must compute the same thing, to its own rounding; where ties are cut differently 0.1 % may differ."""
-    a, b = got.double(), ours.double()
-    near = a == b
-    if ours.dtype.is_floating_point and b.numel():
-        size = torch.maximum(a.abs(), b.abs())
-        near = (a - b).abs() <= 2 * torch.finfo(ours.dtype).eps * size + 1e-4 * b.abs().max()
-    share = float(near.double().mean()) if near.numel() else 1.0
     # slerp's acos loses digits for near quaternions, and an angle may lie on either side of the cut
     kinds = {kind for stream in case.streams for _, _, kind in stream.groups()}
-    needed = 0.99 if kinds & {"angle", "slerp_xyzw", "slerp_wxyz"} else 0.999
-    if share < needed:
-        raise CheckFailed(f"{name}: {share:.4%} of its outputs agree with robocache")
-    return {"agree": share}
+    return agree(name, got, ours, 0.99 if kinds & {"angle", "slerp_xyzw", "slerp_wxyz"} else 0.999)
 
 
 def _sets(case: Case, plan: Plan) -> list[Inputs]:
@@ -110,13 +69,6 @@ def _peer(function: Callable[..., Any], inputs: Inputs) -> Callable[[], Any]:
     return lambda: function(*arguments)
 
 
-def _measure(calls: Sequence[Callable[[], Any]], timer: Timer, plan: Plan) -> dict[str, Any]:
-    timed: dict[str, Any] = {"cold": timer.measure(calls, plan.repeats).as_dict()}
-    if plan.warm and plan.device == "cuda":
-        timed["warm"] = timer.measure(calls[:1], plan.repeats).as_dict()
-    return timed
-
-
 def _peer_functions(case: Case, plan: Plan) -> dict[str, Callable[..., Any]]:
     if plan.ours_only or not peers.supports(case):
         return {}
@@ -128,10 +80,6 @@ def _peer_functions(case: Case, plan: Plan) -> dict[str, Callable[..., Any]]:
             name = "compile" if mode == "default" else f"compile-{mode}"
             found[name] = torch.compile(function, mode=None if mode == "default" else mode, dynamic=False)
     return found
-
-
-def _synchronize(plan: Plan) -> Callable[[], None]:
-    return torch.cuda.synchronize if plan.device == "cuda" else lambda: None
 
 
 def run_case(case: Case, plan: Plan, timer: Timer, bandwidth: float | None, say: Say) -> dict[str, Any]:
@@ -148,16 +96,16 @@ def run_case(case: Case, plan: Plan, timer: Timer, bandwidth: float | None, say:
 
         calls = [bind_public(inputs, backend=plan.device) for inputs in sets]
         say("robocache")
-        row["variants"]["robocache"] = _measure(calls, timer, plan)
+        row["variants"]["robocache"] = measure(calls, timer, plan)
         if plan.device == "cuda":
-            wall = eager_wall_us(calls, 200, _synchronize(plan))
+            wall = eager_wall_us(calls, 200, synchronize(plan))
             row["variants"]["robocache"]["eager_wall_us"] = wall
             if has_plain_op(case):
-                _optional(row, "op", lambda: _measure([bind_op(i) for i in sets], timer, plan))
+                optional(row, "op", lambda: measure([bind_op(i) for i in sets], timer, plan))
         for name, function in _peer_functions(case, plan).items():
             say(name)
-            _optional(row, name, lambda n=name, f=function: _peer_row(case, n, f, sets, ours, timer, plan))
-    _ratios(row, bandwidth)
+            optional(row, name, lambda n=name, f=function: _peer_row(case, n, f, sets, ours, timer, plan))
+    ratios(row, bandwidth)
     return row
 
 
@@ -166,22 +114,4 @@ def _peer_row(
 ) -> dict[str, Any]:
     calls = [_peer(function, inputs) for inputs in sets]
     agreement = check_peer(case, name, calls[0](), ours)
-    return {**_measure(calls, timer, plan), **agreement}
-
-
-def _optional(row: dict[str, Any], name: str, measure: Callable[[], dict[str, Any]]) -> None:
-    try:
-        row["variants"][name] = measure()
-    except Exception as error:  # one variant's failure must not lose the others; the run still ends non-zero
-        row["errors"][name] = f"{type(error).__name__}: {error}".splitlines()[0][:500]
-
-
-def _ratios(row: dict[str, Any], bandwidth: float | None) -> None:
-    ours = row["variants"]["robocache"]["cold"]["median"]
-    if bandwidth:
-        row["bytes_per_second"] = row["bytes"]["total"] / (ours * 1e-6)
-        row["floor_us"] = row["bytes"]["total"] / bandwidth * 1e6
-        row["share_of_bandwidth"] = row["bytes_per_second"] / bandwidth
-    row["speedup"] = {
-        name: variant["cold"]["median"] / ours for name, variant in row["variants"].items() if name != "robocache"
-    }
+    return {**measure(calls, timer, plan), **agreement}

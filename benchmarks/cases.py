@@ -258,18 +258,23 @@ CPU_CASES: tuple[Case, ...] = (
 CASES: tuple[Case, ...] = (*PUBLISHED, *VARIANTS, *KIND_CASES, *CPU_CASES)
 
 
-def select(device: str, pattern: str | None = None) -> list[Case]:
-    """Cases meant for `device` ("cuda" or "cpu") whose name matches a comma-separated list of patterns."""
+def matching(table: Iterable[Any], device: str, pattern: str | None) -> list[Any]:
+    """Cases of a table meant for `device` ("cuda" or "cpu"), as `select` chooses them."""
     tag = "cpu" if device == "cpu" else "gpu"
     if pattern is None:
-        return [case for case in CASES if tag in case.tags]
+        return [case for case in table if tag in case.tags]
     patterns = pattern.split(",")
     return [
         case
-        for case in CASES
+        for case in table
         if any(fnmatch.fnmatch(case.name, p) or fnmatch.fnmatch(case.name, f"*{p}*") for p in patterns)
         and ((tag in case.tags) or case.name in patterns)
     ]
+
+
+def select(device: str, pattern: str | None = None) -> list[Case]:
+    """Cases meant for `device` ("cuda" or "cpu") whose name matches a comma-separated list of patterns."""
+    return matching(CASES, device, pattern)
 
 
 # ---- Inputs --------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What a call costs the host: the public functions and `torch.ops` beside `tensor.clone()`, on tiny inputs."""
+"""What a call costs the host: a suite's public functions and `torch.ops` beside `tensor.clone()`, on tiny inputs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,34 @@ from .cases import KINDS
 from .timing import host_us
 
 
-def functions(device: str) -> dict[str, Callable[[], Any]]:
-    """The calls to compare; inputs are so small that the device never holds the host up."""
+def voxel_functions(device: str) -> dict[str, Callable[[], Any]]:
+    """The voxelize suite's calls."""
+    import robocache
+
+    points, features = torch.rand(2, 8, 3, device=device), torch.rand(2, 8, 4, device=device)
+    grid, depth = torch.rand(2, 4, 4, 4, 4, device=device), torch.rand(2, 4, 4, device=device)
+    camera = torch.tensor([4.0, 4.0, 1.5, 1.5], device=device)
+    where = {"voxel_size": 0.25, "grid_min": 0.0}
+    size, edge, low = [4, 4, 4], [0.25, 0.25, 0.25], [0.0, 0.0, 0.0]
+    ops = torch.ops.robocache
+    return {
+        "clone": lambda: features.clone(),
+        "voxelize_point_cloud": lambda: robocache.voxelize_point_cloud(points, grid_size=4, **where),
+        "voxelize_point_cloud(mean, count)": lambda: robocache.voxelize_point_cloud(
+            points, features, grid_size=4, reduce=("mean", "count"), **where
+        ),
+        "voxelize_point_cloud_sparse": lambda: robocache.voxelize_point_cloud_sparse(
+            points, features, grid_size=4, max_voxels=8, **where
+        ),
+        "voxelize_depth": lambda: robocache.voxelize_depth(depth, camera, None, grid_size=4, **where),
+        "devoxelize": lambda: robocache.devoxelize(grid, points, **where),
+        "ops.voxelize": lambda: ops.voxelize(points, None, [0], [4], size, edge, low),
+        "ops.devoxelize": lambda: ops.devoxelize(grid, points, 1, edge, low),
+    }
+
+
+def align_functions(device: str) -> dict[str, Callable[[], Any]]:
+    """The align suite's calls; inputs are so small that the device never holds the host up."""
     import robocache
 
     values = torch.randn(2, 8, 4, device=device)
@@ -35,7 +61,10 @@ def functions(device: str) -> dict[str, Callable[[], Any]]:
     }
 
 
-def run_host(device: str, loops: int, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
+FUNCTIONS = {"align": align_functions, "voxelize": voxel_functions}
+
+
+def run_host(device: str, loops: int, rounds: int, say: Callable[[str], None], suite: str = "align") -> dict[str, Any]:
     """Host microseconds a call without and with gradients enabled, and each as a multiple of clone()."""
     synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
     result: dict[str, Any] = {"loops": loops, "rounds": rounds}
@@ -44,7 +73,7 @@ def run_host(device: str, loops: int, rounds: int, say: Callable[[str], None]) -
         working: dict[str, Callable[[], Any]] = {}
         errors: dict[str, str] = {}
         with mode():
-            for label, call in functions(device).items():
+            for label, call in FUNCTIONS[suite](device).items():
                 try:
                     call()
                     working[label] = call

@@ -1,7 +1,7 @@
-"""Prints a results file as tables: `python -m benchmarks.report results.json [--write README.md]`.
+"""Prints results files as tables: `python -m benchmarks.report results.json ... [--write README.md]`.
 
-`--write` puts the Markdown between the markers `<!-- bench:align:begin -->` and `<!-- bench:align:end -->`; `--check`
-fails when what stands there is not what the results say.
+`--write` puts the Markdown of each suite between its markers, such as `<!-- bench:align:begin -->` and
+`<!-- bench:align:end -->`; `--check` fails when what stands there is not what the results say.
 """
 
 from __future__ import annotations
@@ -13,8 +13,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-BEGIN = "<!-- bench:align:begin -->"
-END = "<!-- bench:align:end -->"
+from .bars import of_base, verdict
+
+SUITES = ("align", "voxelize")
+
+
+def markers(suite: str) -> tuple[str, str]:
+    """What stands before and behind a suite's tables."""
+    return f"<!-- bench:{suite}:begin -->", f"<!-- bench:{suite}:end -->"
+
+
+def suite_of(results: dict[str, Any]) -> str:
+    """Results that say no suite are of the first."""
+    name: str = results.get("suite", "align")
+    return name
 
 
 def _us(value: float | None) -> str:
@@ -56,6 +68,55 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 HEADER = ("case", "robocache", "P99", "warm", "eager", "compile", "vs best peer", "floor", "of bandwidth", "MB")
+
+
+def _voxel_header(device: str) -> tuple[str, ...]:
+    device_columns = ("floor", "of bandwidth") if device == "cuda" else ("numpy",)
+    return (
+        *("case", "robocache", "P99", "eager", "compile", *device_columns, "vs best peer", "MB"),
+        *("M points/s", "vs uniform", "bar"),
+    )
+
+
+def _voxel_cells(row: dict[str, Any], results: dict[str, Any]) -> list[str]:
+    header = _voxel_header(results["device"])
+    ours = _median(row, "robocache")
+    if ours is None:
+        return [row["name"], "error", *["-"] * (len(header) - 2)]
+    cold = row["variants"]["robocache"]["cold"]
+    peers = [_median(row, name) for name in row["variants"] if name != "robocache"]
+    best = min((one for one in peers if one is not None), default=None)
+    share, ratio = row.get("share_of_bandwidth"), of_base(row, results["cases"])
+    cells = {
+        "case": row["name"],
+        "robocache": f"{_us(ours)} ± {(cold['ci95'][1] - cold['ci95'][0]) / 2:.2g}",
+        "P99": _us(cold["p99"]),
+        "eager": _us(_median(row, "eager")),
+        "compile": _us(_best_compile(row)),
+        "floor": _us(row.get("floor_us")),
+        "of bandwidth": f"{share:.0%}" if share is not None else "-",
+        "numpy": _us(_median(row, "numpy")),
+        "vs best peer": f"{best / ours:.2f}x" if best is not None else "-",
+        "MB": f"{row['bytes']['total'] / 1e6:.2f}",
+        "M points/s": f"{row['points_per_second'] / 1e6:.0f}",
+        "vs uniform": f"{ratio:.2f}x" if ratio is not None else "-",
+        "bar": "-" if "tiny" in results["plan"] else verdict(row, results["cases"]),
+    }
+    return [cells[name] for name in header]
+
+
+def _table(results: dict[str, Any]) -> tuple[Sequence[str], list[list[str]]]:
+    """Header and rows of a suite's cases."""
+    if suite_of(results) == "align":
+        return HEADER, [_cells(row) for row in results["cases"]]
+    return _voxel_header(results["device"]), [_voxel_cells(row, results) for row in results["cases"]]
+
+
+def line(row: dict[str, Any], results: dict[str, Any]) -> str:
+    """One row in one line, as it is measured."""
+    header, cells = _table({**results, "cases": [row, *results["cases"]]})
+    told = [f"{name} {cell}" for name, cell in zip(header[1:], cells[0][1:], strict=True) if cell != "-"]
+    return f"{row['name']}: {', '.join(told)}"
 
 
 def _host_rows(host: dict[str, Any]) -> list[list[str]]:
@@ -107,8 +168,9 @@ def _caption(results: dict[str, Any]) -> str:
     commit = (git["commit"] or "unknown")[:12] + (" (with uncommitted changes)" if git["dirty"] else "")
     bandwidth = results["bandwidth"]["bytes_per_second"] / 1e9
     what = "device time by CUDA-graph replay over rotated inputs" if results["device"] == "cuda" else "wall time"
+    most = "up to " if results["plan"].get("budget_s") else ""
     return (
-        f"Microseconds a call, median of {results['plan']['repeats']} timings with the half width of its 95 % "
+        f"Microseconds a call, median of {most}{results['plan']['repeats']} timings with the half width of its 95 % "
         f"confidence interval; {what}. {_machine(results)}, torch {facts['torch']}; a large copy moves "
         f"{bandwidth:.0f} GB/s (read and written) in the same run. Commit {commit}, {facts['date'][:10]}."
     )
@@ -124,7 +186,7 @@ def text_table(results: dict[str, Any]) -> str:
     """The compact table that a run prints last."""
     parts = [_caption(results)]
     if results["cases"]:
-        parts.append(_text(HEADER, [_cells(row) for row in results["cases"]]))
+        parts.append(_text(*_table(results)))
     if "no_grad" in results.get("host", {}):
         parts.append(_text(HOST_HEADER, _host_rows(results["host"])))
     errors = _errors(results)
@@ -135,33 +197,38 @@ def text_table(results: dict[str, Any]) -> str:
 
 def markdown(results: dict[str, Any]) -> str:
     """The same as Markdown, for README and docs."""
-    parts = [_caption(results), _markdown(HEADER, [_cells(row) for row in results["cases"]])]
+    parts = [_caption(results), _markdown(*_table(results))]
     if "no_grad" in results.get("host", {}):
         parts.append(_markdown(HOST_HEADER, _host_rows(results["host"])))
     return "\n\n".join(parts)
 
 
-def replace_between_markers(text: str, table: str) -> str:
-    """`text` with `table` between its markers; a missing or doubled marker is an error."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise SystemExit(f"expected one {BEGIN} and, after it, one {END}")
-    head, rest = text.split(BEGIN)
-    tail = rest.split(END)[1]
-    return f"{head}{BEGIN}\n{table}\n{END}{tail}"
+def replace_between_markers(text: str, suite: str, table: str) -> str:
+    """`text` with `table` between the suite's markers; a missing or doubled marker is an error."""
+    begin, end = markers(suite)
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise SystemExit(f"expected one {begin} and, after it, one {end}")
+    head, rest = text.split(begin)
+    tail = rest.split(end)[1]
+    return f"{head}{begin}\n{table}\n{end}{tail}"
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
-    parser.add_argument("results", type=Path, nargs="+", help="results files; their tables follow each other")
+    parser.add_argument("results", type=Path, nargs="+", help="results files; tables of one suite follow each other")
     parser.add_argument("--write", type=Path, help="file to put the tables into, between the markers")
     parser.add_argument("--check", action="store_true", help="with --write: change nothing, fail if it would change")
     options = parser.parse_args(argv)
-    table = "\n\n".join(markdown(json.loads(path.read_text())) for path in options.results)
+    tables: dict[str, list[str]] = {}
+    for path in options.results:
+        results = json.loads(path.read_text())
+        tables.setdefault(suite_of(results), []).append(markdown(results))
     if options.write is None:
-        print(table)
+        print("\n\n".join(table for suite in tables.values() for table in suite))
         return 0
-    before = options.write.read_text()
-    after = replace_between_markers(before, table)
+    before = after = options.write.read_text()
+    for suite, parts in tables.items():
+        after = replace_between_markers(after, suite, "\n\n".join(parts))
     if options.check:
         if before != after:
             print(f"{options.write.name} does not say what {', '.join(p.name for p in options.results)} say")

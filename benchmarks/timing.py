@@ -62,12 +62,23 @@ class Timer(Protocol):
     def measure(self, calls: Sequence[Call], repeats: int) -> Stats: ...
 
 
+LEAST_REPEATS = 7  # of a variant that a budget cuts short
+
+
+def _within(budget_s: float | None, repeats: int, one_ms: float) -> int:
+    """`repeats`, or as many of `one_ms` as the budget has room for."""
+    if budget_s is None:
+        return repeats
+    return min(repeats, max(LEAST_REPEATS, int(budget_s * 1e3 / max(one_ms, 1e-6))))
+
+
 class GraphTimer:
     """Device time on the current CUDA device, by graph replay."""
 
-    def __init__(self, replay_ms: float = 1.0, max_calls: int = 4096) -> None:
+    def __init__(self, replay_ms: float = 1.0, max_calls: int = 4096, budget_s: float | None = None) -> None:
         self.replay_ms = replay_ms  # a replay shorter than this is lengthened by more laps
         self.max_calls = max_calls
+        self.budget_s = budget_s  # of one measurement's replays
 
     def _capture(self, calls: Sequence[Call], laps: int) -> tuple[torch.cuda.CUDAGraph, list[Any]]:
         graph = torch.cuda.CUDAGraph()
@@ -106,6 +117,7 @@ class GraphTimer:
             graph, outputs = self._capture(calls, laps)
         self._replay(graph, 3)
         total = laps * len(calls)
+        repeats = _within(self.budget_s, repeats, lap_ms * laps)
         times = [ms * 1e3 / total for ms in self._replay(graph, repeats)]
         del graph, outputs
         return summarize(times, total)
@@ -114,9 +126,15 @@ class GraphTimer:
 class WallTimer:
     """Wall time on the host; the median of single calls, rotating through the sets."""
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter, sample_us: float = 200.0) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.perf_counter,
+        sample_us: float = 200.0,
+        budget_s: float | None = None,
+    ) -> None:
         self.clock = clock
         self.sample_us = sample_us  # calls shorter than this are timed several at once
+        self.budget_s = budget_s  # of one measurement
 
     def measure(self, calls: Sequence[Call], repeats: int) -> Stats:
         for call in (*calls[:2], calls[-1]):
@@ -125,6 +143,7 @@ class WallTimer:
         calls[0]()
         once = max((self.clock() - begin) * 1e6, 1e-3)
         inner = int(max(1, np.ceil(self.sample_us / once)))
+        repeats = _within(self.budget_s, repeats, once * inner / 1e3)
         times = []
         position = 0
         for _ in range(repeats):

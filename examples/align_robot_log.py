@@ -38,21 +38,6 @@ LOG_HEADER = (
 )
 
 
-def choose_device(name: str) -> torch.device:
-    """The device for "auto", "cpu" or "cuda"."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise SystemExit("error: --device cuda, but torch sees no GPU")
-    return torch.device(name)
-
-
-def kernels_run(before: dict[str, int]) -> str:
-    """Names of the native kernels that were launched since `before`."""
-    after = robocache.launch_counts()
-    return ", ".join(name for name, count in after.items() if count > before.get(name, 0)) or "torch"
-
-
 def stream_row(r: robot_log.Recording, targets: torch.Tensor, valid: torch.Tensor) -> list[str]:
     """The table's line for one stream: what its clock is like, what became of it, and what it costs alone."""
     figures = report.clock_figures(r.times)
@@ -71,14 +56,14 @@ def stream_row(r: robot_log.Recording, targets: torch.Tensor, valid: torch.Tenso
         f"{figures.largest_gap * 1e3:.0f} ms",
         r.kind_name,
         f"{valid.double().mean().item():.1%}",
-        kernels_run(before),
+        report.kernels_run(before),
         report.duration(taken),
     ]
 
 
 def align_log(arguments: argparse.Namespace) -> None:
     """The demo on a log of its own."""
-    device = choose_device(arguments.device)
+    device = report.choose_device(arguments.device)
     made = robot_log.make_log(arguments.seed)
     path = arguments.out / "robot_log.npz"
     robot_log.save_log(made, path)
@@ -182,7 +167,7 @@ def restore_trajectory(arguments: argparse.Namespace) -> None:
     """The demo on a TUM trajectory: decimate, restore, compare."""
     if arguments.keep_every < 2:
         raise SystemExit("error: --keep-every: expected 2 or more")
-    device = choose_device(arguments.device)
+    device = report.choose_device(arguments.device)
     true = tum.read_tum(arguments.tum)
     figures = report.clock_figures(true.times)
     span = float(true.times[-1] - true.times[0]) * 1e-9
@@ -221,8 +206,8 @@ def restore_trajectory(arguments: argparse.Namespace) -> None:
         for name, chosen in (("valid", valid & restored_here), ("not valid", ~valid & restored_here)):
             rows.append(
                 [f"{position_kind} + slerp", name, f"{int(chosen.sum())}"]
-                + [_spread(errors[chosen]) for errors in (position, rotation)]
-                + [kernels_run(before), report.duration(taken)]
+                + [report.spread(errors[chosen]) for errors in (position, rotation)]
+                + [report.kernels_run(before), report.duration(taken)]
             )
     print(f"\nkept every {arguments.keep_every}th pose, restored the other {int(restored_here.sum())}:\n")
     header = ["kinds", "targets", "poses", "position error, mm", "rotation error, degrees", "kernel", "time"]
@@ -234,13 +219,6 @@ def restore_trajectory(arguments: argparse.Namespace) -> None:
     figure = arguments.out / f"{arguments.tum.stem}.png"
     save_trajectory_plot(true, kept, *outputs["pchip"], figures, figure, arguments)
     print(f"plot: {figure}")
-
-
-def _spread(errors: torch.Tensor) -> str:
-    if len(errors) == 0:
-        return "-"
-    middle, high = torch.quantile(errors, torch.tensor([0.5, 0.95], dtype=errors.dtype)).tolist()
-    return f"{middle:.3g} / {high:.3g} / {float(errors.max()):.3g}"
 
 
 def save_trajectory_plot(

@@ -1,4 +1,4 @@
-"""Figures and tables of the demo: what a stream's clock looks like, and how long a call takes."""
+"""Figures and tables of the demos: what a stream's clock looks like, how long a call takes, which kernel ran."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+
+import robocache
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,21 @@ class ClockFigures:
     jitter: float  # seconds: spread of the intervals (half the distance of their 16th and 84th percentiles)
     largest_gap: float  # seconds
     gap_at: float  # seconds after the first sample
+
+
+def choose_device(name: str) -> torch.device:
+    """The device for "auto", "cpu" or "cuda"."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("error: --device cuda, but torch sees no GPU")
+    return torch.device(name)
+
+
+def kernels_run(before: dict[str, int]) -> str:
+    """Names of the native kernels that were launched since `before`."""
+    after = robocache.launch_counts()
+    return ", ".join(name for name, count in after.items() if count > before.get(name, 0)) or "torch"
 
 
 def clock_figures(times: torch.Tensor, unit: float = 1e-9) -> ClockFigures:
@@ -58,6 +75,14 @@ def duration(seconds: float) -> str:
         if abs(seconds) >= scale:
             return f"{seconds / scale:.3g} {unit}"
     return f"{seconds / 1e-6:.2g} us"
+
+
+def spread(errors: torch.Tensor) -> str:
+    """Median, 95th percentile and largest of errors [N]."""
+    if len(errors) == 0:
+        return "-"
+    middle, high = torch.quantile(errors, torch.tensor([0.5, 0.95], dtype=errors.dtype)).tolist()
+    return f"{middle:.3g} / {high:.3g} / {float(errors.max()):.3g}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> str:
