@@ -154,7 +154,9 @@ def _memory(kind: str, index: int | None) -> int | None:
     return None
 
 
-def want_room(argument: str, told: str, forms: Sequence[tuple[Sequence[Any], str]], device: torch.device) -> None:
+def want_room(
+    argument: str, told: Callable[[], str], forms: Sequence[tuple[Sequence[Any], str]], device: torch.device
+) -> None:
     """Refuses outputs (shape, dtype's name) that the device's memory cannot hold, before any is made. Not while
     compiling: a program must not be bound to the sizes that this machine holds."""
     if is_compiling():
@@ -167,4 +169,4 @@ def want_room(argument: str, told: str, forms: Sequence[tuple[Sequence[Any], str
         needed = needed + elements
     there = _memory(device.type, device.index)
     if there is not None and needed > there:
-        raise ValueError(f"{argument}: {told} would need {needed} bytes, more than the {there} bytes of {device}")
+        raise ValueError(f"{argument}: {told()} would need {needed} bytes, more than the {there} bytes of {device}")

@@ -140,7 +140,11 @@ def _plan(
             wide[place] = "int64" if dtypes[place] == "int64" else "int32"
     shapes = [dense_shape(name, dtype, batch, size, columns, first) for name, dtype in zip(written, wide, strict=True)]
     if not adds:
-        told = f"{', '.join(names)} of {batch} x {size[0]} x {size[1]} x {size[2]} cells"
+        x, y, z = size
+
+        def told() -> str:
+            return f"{', '.join(names)} of {batch} x {x} x {y} x {z} cells"
+
         want_room("grid_size", told, list(zip(shapes, wide, strict=True)), device)
     numbers = tuple([DTYPES[dtype] for dtype in wide])
     return Plan(

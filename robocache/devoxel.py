@@ -15,9 +15,9 @@ from .voxelize import Numbers
 
 def _grid_of(grid: Tensor, alone: bool, batch: int, first: bool) -> Tensor:
     """The grid as [B, X, Y, Z, C]."""
-    symbols = "C, X, Y, Z" if first else "X, Y, Z, C"
-    told = f"[{symbols}]" if alone else f"[B, {symbols}] of {batch} samples"
     if grid.ndim != (4 if alone else 5) or (not alone and grid.shape[0] != batch):
+        symbols = "C, X, Y, Z" if first else "X, Y, Z, C"
+        told = f"[{symbols}]" if alone else f"[B, {symbols}] of {batch} samples"
         raise ValueError(f"grid: expected {told}, got {shape_text(grid.shape)}")
     values = grid.unsqueeze(0) if alone else grid
     values = values.permute(0, 2, 3, 4, 1) if first else values

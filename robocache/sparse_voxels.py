@@ -96,7 +96,7 @@ def _plan(
     ordered, outside = choice("order", order, ORDERS), choice("bounds", bounds, BOUNDS)
     want_deterministic(deterministic)
     size = grid_sizes(grid_size, batch)
-    want_room("max_voxels", f"{voxels} voxels of {batch} samples", forms, device)
+    want_room("max_voxels", lambda: f"{voxels} voxels of {batch} samples", forms, device)
     reduced = tuple([REDUCES[name] for name in ("count", *names)])
     numbers = tuple([DTYPES[dtype] for dtype in ("int32", *dtypes)])
     return _Plan(names, reduced, numbers, gathered, size, voxels, points, ordered, outside)

@@ -89,7 +89,7 @@ int multiprocessors(int32_t device) {
     return attribute(known, device, cudaDevAttrMultiProcessorCount, 1);
 }
 
-bool has_clusters(int32_t device) {
+bool launches_early(int32_t device) {
     static std::atomic<int> known[kMaxDevices];
     return attribute(known, device, cudaDevAttrComputeCapabilityMajor, 0) >= 9;
 }

@@ -27,8 +27,8 @@ private:
 // Multiprocessors of a device, asked once.
 int multiprocessors(int32_t device);
 
-// True where blocks can form clusters and kernels can be launched early (compute capability 9 and later); asked once.
-bool has_clusters(int32_t device);
+// True where a kernel can be launched before the one it waits for has ended (compute capability 9 and later); asked once.
+bool launches_early(int32_t device);
 
 // The fault note of `device` as kernels see it. Kernels get it as an argument, because a __device__ variable is one
 // copy per translation unit.

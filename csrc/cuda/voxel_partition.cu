@@ -341,7 +341,7 @@ rc_status launch_slabs(const VoxelRun& run, const PartitionParams& part) {
     if (status != RC_OK) {
         return status;
     }
-    return launch_after(has_clusters(run.call->device), slab_kernel<kCount>,
+    return launch_after(launches_early(run.call->device), slab_kernel<kCount>,
                         static_cast<unsigned>(run.call->batch) * part.slabs, shared, run.stream, part,
                         run.params.grid.cells);
 }

@@ -34,97 +34,55 @@ __device__ __forceinline__ uint32_t spread(uint32_t nibble) {
     return ((nibble & 0xfu) * 0x00204081u) & 0x01010101u;
 }
 
-// Where a slab's bits are: an address in the window of shared memory, of this block's or of its neighbour's.
-__device__ __forceinline__ uint32_t shared_address(const void* words) {
-    return static_cast<uint32_t>(__cvta_generic_to_shared(words));
-}
-
-#if __CUDA_ARCH__ >= 900
-__device__ __forceinline__ uint32_t neighbour_address(uint32_t address, uint32_t rank) {
-    uint32_t mapped;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(mapped) : "r"(address), "r"(rank));
-    return mapped;
-}
-__device__ __forceinline__ void cluster_barrier() {
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-#endif
-
-// kPair: the two slabs of a sample belong to a cluster of two blocks. Each block then takes half of the points and sets
-// their bits in its own memory or in the other's. Without it each slab looks at all points.
-template <bool kPair>
-struct Bits {
-    uint32_t slab_cells;
-    uint32_t first;       // kPair: 0, else the slab's first cell
-    uint32_t address[2];  // of the slabs' bits; without kPair, of this block's
-
-    __device__ __forceinline__ void set(int32_t cell) const {  // -1 lies beyond every slab
-        uint32_t k = static_cast<uint32_t>(cell) - first;
-#if __CUDA_ARCH__ >= 900
-        if constexpr (kPair) {
-            const bool second = k >= slab_cells;
-            k -= second ? slab_cells : 0;
-            if (k < slab_cells) {
-                const uint32_t word = (second ? address[1] : address[0]) + (k >> 5) * 4;
-                asm volatile("red.relaxed.cluster.shared::cluster.or.b32 [%0], %1;" ::"r"(word), "r"(1u << (k & 31))
-                             : "memory");
-            }
-            return;
-        }
-#endif
-        if (k < slab_cells) {
-            asm volatile("red.shared.or.b32 [%0], %1;" ::"r"(address[0] + (k >> 5) * 4), "r"(1u << (k & 31))
-                         : "memory");
-        }
-    }
-};
-
-template <PointSource kSource, bool kSides, bool kPair>
-__global__ __launch_bounds__(kThreads, 2) void shared_bits_kernel(const __grid_constant__ VoxelParams params,
-                                                                  const __grid_constant__ SharedBitsParams shared) {
+// kAhead: the next points are on their way while these are marked, for want of a second block on the multiprocessor.
+template <PointSource kSource, bool kSides, bool kAhead>
+__global__ __launch_bounds__(kThreads,
+                             kAhead ? 1 : 2) void shared_bits_kernel(const __grid_constant__ VoxelParams params,
+                                                                     const __grid_constant__ SharedBitsParams shared) {
     extern __shared__ uint4 words[];
-    const uint32_t* bits = reinterpret_cast<const uint32_t*>(words);
+    uint32_t* bits = reinterpret_cast<uint32_t*>(words);
     const uint32_t b = shared.by_slabs.quotient(blockIdx.x);
     const uint32_t slab = blockIdx.x - b * shared.slabs;
     const int64_t base = static_cast<int64_t>(slab) * shared.slab_cells;
     for (uint32_t w = threadIdx.x; w < shared.slab_cells / 128; w += kThreads) {
         words[w] = make_uint4(0, 0, 0, 0);
     }
+    __syncthreads();
+
     int64_t begin, end;
     sample_range(params.points, b, &begin, &end);
     PointReader<kSource> reader(params);
     reader.enter(b, begin, end);
-    const uint32_t own = shared_address(words);
-    Bits<kPair> marks{shared.slab_cells, static_cast<uint32_t>(base), {own, own}};
-    bool leads = slab == 0;  // one block tells of what lies beside a point's cell
-#if __CUDA_ARCH__ >= 900
-    if constexpr (kPair) {
-        marks.first = 0;
-        marks.address[0] = neighbour_address(own, 0);
-        marks.address[1] = neighbour_address(own, 1);
-        const int64_t half = ((end - begin + 1) / 2 + kRun - 1) / kRun * kRun;
-        begin += slab == 0 ? 0 : (half < end - begin ? half : end - begin);
-        end = slab == 0 && begin + half < end ? begin + half : end;
-        leads = true;  // of its half
-        cluster_barrier();
-    }
-#endif
-    if constexpr (!kPair) {
-        __syncthreads();
-    }
-
+    const bool leads = slab == 0;  // one slab tells of what lies beside a point's cell
+    const uint32_t base32 = static_cast<uint32_t>(base);
+    const auto mark = [&](int32_t cell) {  // -1 lies beyond every slab
+        const uint32_t k = static_cast<uint32_t>(cell) - base32;
+        if (k < shared.slab_cells) {
+            atomicOr(bits + (k >> 5), 1u << (k & 31));
+        }
+    };
     int64_t i = begin;
     if constexpr (kSource == PointSource::kPlain && !kSides) {
         if (((reinterpret_cast<uintptr_t>(params.points.points) + 12 * begin) & 15) == 0) {
             const float* points = static_cast<const float*>(params.points.points) + 3 * begin;
             constexpr uint32_t kTurn = kThreads * kRun;
             const uint32_t turns = static_cast<uint32_t>((end - begin) / kTurn);
+            float p[kRun][3], next[kRun][3];
+            if (kAhead && turns > 0) {
+                load_run(points, threadIdx.x * kRun, next);
+            }
             for (uint32_t turn = 0; turn < turns; ++turn) {
-                float p[kRun][3];
-                load_run(points, static_cast<int64_t>(turn) * kTurn + threadIdx.x * kRun, p);
+                if constexpr (kAhead) {
+                    memcpy(p, next, sizeof p);
+                    if (turn + 1 < turns) {
+                        load_run(points, static_cast<int64_t>(turn + 1) * kTurn + threadIdx.x * kRun, next);
+                    }
+                } else {
+                    load_run(points, static_cast<int64_t>(turn) * kTurn + threadIdx.x * kRun, p);
+                }
 #pragma unroll
                 for (int k = 0; k < kRun; ++k) {
-                    marks.set(plain_cell(params.grid, p[k]));
+                    mark(plain_cell(params.grid, p[k]));
                 }
             }
             i += static_cast<int64_t>(turns) * kTurn;
@@ -132,20 +90,12 @@ __global__ __launch_bounds__(kThreads, 2) void shared_bits_kernel(const __grid_c
     }
 #pragma unroll 1
     for (i += threadIdx.x; i < end; i += kThreads) {
-        marks.set(
-            static_cast<int32_t>(kSides && leads ? reader.template cell<true>(i) : reader.template cell<false>(i)));
+        mark(static_cast<int32_t>(kSides && leads ? reader.template cell<true>(i) : reader.template cell<false>(i)));
     }
     if (kSides && leads) {
         reader.finish();
     }
-#if __CUDA_ARCH__ >= 900
-    if constexpr (kPair) {
-        cluster_barrier();
-    }
-#endif
-    if constexpr (!kPair) {
-        __syncthreads();
-    }
+    __syncthreads();
 
     const int64_t cells = params.grid.cells;
     const uint32_t n = static_cast<uint32_t>(cells - base < shared.slab_cells ? cells - base : shared.slab_cells);
@@ -204,30 +154,19 @@ rc_status voxelize_shared_bits(VoxelRun* run) {
     shared.by_slabs = FastDivide::by(shared.slabs);
     shared.occupancy = {occupancy->data, occupancy->dtype, call.accumulate};
     const size_t bytes = shared.slab_cells / 8;
-    // A pair of blocks shares its points where the device has clusters.
-    const bool pair = shared.slabs == 2 && has_clusters(call.device);
+    const unsigned blocks = static_cast<unsigned>(call.batch) * shared.slabs;
+    const bool ahead = blocks <= static_cast<unsigned>(run->multiprocessors);
     return with_source(run->source, run->params, [&](auto source, auto sides) {
-        const auto kernel = pair ? shared_bits_kernel<source.value, sides.value, true>
-                                 : shared_bits_kernel<source.value, sides.value, false>;
+        const auto kernel = ahead ? shared_bits_kernel<source.value, sides.value, true>
+                                  : shared_bits_kernel<source.value, sides.value, false>;
         const rc_status status = check_cuda(
             cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
             "asking for shared memory");
         if (status != RC_OK) {
             return status;
         }
-        cudaLaunchConfig_t config{};
-        config.gridDim = dim3(static_cast<unsigned>(call.batch) * shared.slabs);
-        config.blockDim = dim3(kThreads);
-        config.dynamicSmemBytes = bytes;
-        config.stream = run->stream;
-        cudaLaunchAttribute cluster{};
-        cluster.id = cudaLaunchAttributeClusterDimension;
-        cluster.val.clusterDim.x = 2;
-        cluster.val.clusterDim.y = 1;
-        cluster.val.clusterDim.z = 1;
-        config.attrs = &cluster;
-        config.numAttrs = pair ? 1 : 0;
-        return check_cuda(cudaLaunchKernelEx(&config, kernel, run->params, shared), "launching the shared bits kernel");
+        kernel<<<blocks, kThreads, bytes, run->stream>>>(run->params, shared);
+        return check_cuda(cudaGetLastError(), "launching the shared bits kernel");
     });
 }
 

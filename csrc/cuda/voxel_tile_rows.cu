@@ -163,7 +163,7 @@ __device__ __forceinline__ void write_four_byte_cells(const CellOutput& out, boo
         if ((rows.x & rows.y) != 0xffffffffu) {
             word = make_uint4(bits(rows.x & 0xffffu), bits(rows.x >> 16), bits(rows.y & 0xffffu), bits(rows.y >> 16));
         }
-        __stcs(reinterpret_cast<uint4*>(data) + w, word);
+        reinterpret_cast<uint4*>(data)[w] = word;
     }
     for (uint32_t k = n / 4 * 4 + threadIdx.x; k < n; k += kTileThreads) {
         data[k] = bits(tile.row_of[k]);
