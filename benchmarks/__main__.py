@@ -36,7 +36,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="few repeats, no compiled peers; align: the published rows; voxelize: all rows of either device, made tiny",
+        help="few repeats, no compiled peers; align: the published rows; voxelize: every row of either device, tiny",
     )
     parser.add_argument("--ours-only", action="store_true", help="no peers")
     parser.add_argument("--repeats", type=int, help="timings a variant (default 100; cpu 60; quick 20)")
@@ -134,7 +134,7 @@ def run(options: argparse.Namespace, argv: list[str], suite: str, chosen: list[A
         if options.device == "cuda":
             torch.cuda.empty_cache()
     if not options.no_host and not options.cases and not options.filter:
-        loops, rounds = (500, 3) if options.quick else (2000, 7)
+        loops, rounds = (500, 3) if options.quick else (2000, 7) if suite == "align" else (500, 5)
         try:
             results["host"] = run_host(options.device, loops, rounds, lambda t: say(f"host: {t}"), suite)
             good = good and "errors" not in results["host"]

@@ -322,7 +322,8 @@ def test_no_matching_case_is_an_error() -> None:
 def test_report_between_markers(tmp_path: Path) -> None:
     out, page = tmp_path / "results.json", tmp_path / "README.md"
     command.main(["--device", "cpu", "--cases", "tiny", "--repeats", "3", "--out", str(out)])
-    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    begin, end = report.markers("align")
+    page.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
     assert report.main([str(out), "--write", str(page), "--check"]) == 1
     assert report.main([str(out), "--write", str(page)]) == 0
     text = page.read_text()

@@ -14,7 +14,8 @@ constexpr uint32_t kCellsPerBlock = 16384;  // of an output that is written from
 template <typename Atomic>
 __device__ __forceinline__ void once_a_warp(const int64_t cells[kRun], Atomic&& atomic) {
     const bool alike = cells[0] == cells[1] && cells[0] == cells[2] && cells[0] == cells[3];
-    if (__all_sync(kWholeWarp, alike && cells[0] == __shfl_sync(kWholeWarp, cells[0], 0)) != 0) {
+    const int64_t leaders = __shfl_sync(kWholeWarp, cells[0], 0);  // of every lane, before any condition
+    if (__all_sync(kWholeWarp, alike && cells[0] == leaders) != 0) {
         if ((threadIdx.x & 31) == 0 && cells[0] != kNoCell) {
             atomic(cells[0], 32u * kRun);
         }
