@@ -170,6 +170,9 @@ def test_masks(backend: VoxelBackend) -> None:
 def test_a_pixel_outside_raises_with_its_place(backend: VoxelBackend) -> None:
     from .capi import CApiError
 
+    if backend.name == "torch" and backend.device == "cuda":
+        pytest.skip("the reference reads nothing back from a device, and notes nothing there")
+
     depth = torch.full((2, 2, 4, 5), 0.5)
     camera = torch.tensor([50.0, 50.0, 2.0, 2.0])
     assert run(backend, depth, camera, bounds="raise")["occupancy"].any()

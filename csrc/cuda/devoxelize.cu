@@ -215,7 +215,8 @@ extern "C" rc_status rc_devoxelize_cuda(const rc_devoxelize_call* call) {
     rc::Launch to{};
     to.call = call;
     to.source = rc::devoxelize_params(*call, note, &to.params);
-    if (to.params.points.points.total == 0 || call->num_columns == 0) {
+    if ((to.params.points.points.total == 0 && to.params.points.points.row_splits == nullptr) ||
+        call->num_columns == 0) {
         return RC_OK;
     }
     to.vector = call->num_columns % 4 == 0 && call->values_stride[4] == 1 ? 4 : 1;
@@ -223,7 +224,7 @@ extern "C" rc_status rc_devoxelize_cuda(const rc_devoxelize_call* call) {
     const int64_t turns = (to.params.points.points.total * (call->num_columns / to.vector) + rc::kThreads - 1) /
                           rc::kThreads;
     const int64_t fill = static_cast<int64_t>(rc::multiprocessors(call->device)) * (2048 / rc::kThreads) * 16;
-    to.blocks = static_cast<unsigned>(turns < fill ? turns : fill);
+    to.blocks = static_cast<unsigned>(turns < fill ? (turns > 0 ? turns : 1) : fill);
     status = to.source == rc::PointSource::kCloud64 ? rc::launch<rc::PointSource::kCloud64>(to)
                                                     : rc::launch<rc::PointSource::kCloud>(to);
     if (status == RC_OK) {

@@ -68,6 +68,11 @@ __device__ __forceinline__ void each_run(const VoxelParams& params, Body&& body)
     }
 }
 
+// Whether a pass has anything to look at: row_splits are checked also where there are no points.
+inline bool has_points(const VoxelParams& params) {
+    return params.points.total > 0 || params.points.row_splits != nullptr;
+}
+
 // Blocks for a pass: enough to fill the device, not more than there are turns.
 inline unsigned each_blocks(int64_t total, int multiprocessors) {
     const int64_t turns = (total + kEachThreads * kRun - 1) / (kEachThreads * kRun);

@@ -133,7 +133,7 @@ rc_status run_counts(VoxelRun* run, const rc_voxel_output& count, const rc_voxel
         return RC_OK;
     }
     rc_status status = check_cuda(cudaMemsetAsync(counts, 0, cells * sizeof *counts, run->stream), "clearing counters");
-    if (status == RC_OK && run->params.points.total > 0) {
+    if (status == RC_OK && has_points(run->params)) {
         status = with_source(run->source, run->params, [&](auto source, auto sides) {
             count_kernel<source.value, sides.value>
                 <<<each_blocks(run->params.points.total, run->multiprocessors), kEachThreads, 0, run->stream>>>(
@@ -158,7 +158,7 @@ rc_status run_bits(VoxelRun* run, const rc_voxel_output& occupancy) {
         return RC_OK;
     }
     rc_status status = check_cuda(cudaMemsetAsync(bits, 0, words * sizeof *bits, run->stream), "clearing bits");
-    if (status == RC_OK && run->params.points.total > 0) {
+    if (status == RC_OK && has_points(run->params)) {
         const bool look = run->params.points.total > cells / 2;
         status = with_source(run->source, run->params, [&](auto source, auto sides) {
             mark_kernel<source.value, sides.value>
@@ -176,7 +176,7 @@ rc_status voxelize_global(VoxelRun* run) {
     const rc_voxel_output* count = find_output(*run->call, RC_REDUCE_COUNT);
     const rc_voxel_output* occupancy = find_output(*run->call, RC_REDUCE_OCCUPANCY);
     if (count == nullptr && occupancy == nullptr) {  // inverse or dropped alone
-        if (run->dry || run->params.points.total == 0) {
+        if (run->dry || !has_points(run->params)) {
             return RC_OK;
         }
         return with_source(run->source, run->params, [&](auto source, auto sides) {

@@ -76,8 +76,10 @@ public:
     using Real = compute_t<Feature>;
     using Acc = Accumulator<Feature, kVector>;
 
-    __device__ __forceinline__ Reducer(const ReduceParams& params, const uint32_t* order, int64_t sample)
-        : params_(params), order_(order), sample_(sample) {}
+    // `order` holds the points at positions from `first` on.
+    __device__ __forceinline__ Reducer(const ReduceParams& params, const uint32_t* order, int64_t sample,
+                                       uint32_t first = 0)
+        : params_(params), order_(order), sample_(sample), first_(first) {}
 
     // Element offset of a point's feature row.
     __device__ __forceinline__ int64_t row_of(uint32_t point) const {
@@ -110,7 +112,7 @@ public:
     };
 
     __device__ __forceinline__ void ask_point(Ahead* ahead) const {
-        ahead->point = ahead->begin < ahead->end ? order_[ahead->begin] : 0;
+        ahead->point = ahead->begin < ahead->end ? point_at(ahead->begin) : 0;
     }
     __device__ __forceinline__ void ask_features(Ahead* ahead, int32_t column) const {
         if (ahead->begin < ahead->end) {
@@ -126,7 +128,7 @@ public:
     // Points at positions begin .. end, at most one block of them: from left to right.
     __device__ __forceinline__ void reduce_points(uint32_t begin, uint32_t end, int32_t column, Acc* acc) const {
         Real first[kVector];
-        const uint32_t point = order_[begin];
+        const uint32_t point = point_at(begin);
         load(point, column, first);
         acc->template add<true>(first, point, wants());
         add_points(begin + 1, end, column, acc);
@@ -141,7 +143,7 @@ public:
             Real v[kAhead][kVector];
 #pragma unroll
             for (uint32_t j = 0; j < kAhead; ++j) {
-                points[j] = order_[p + j];
+                points[j] = point_at(p + j);
             }
 #pragma unroll
             for (uint32_t j = 0; j < kAhead; ++j) {
@@ -154,7 +156,7 @@ public:
         }
         for (; p < end; ++p) {
             Real v[kVector];
-            const uint32_t point = order_[p];
+            const uint32_t point = point_at(p);
             load(point, column, v);
             acc->template add<false>(v, point, wants());
         }
@@ -222,6 +224,7 @@ public:
     }
 
 private:
+    __device__ __forceinline__ uint32_t point_at(uint32_t p) const { return order_[p - first_]; }
     __device__ __forceinline__ uint32_t wants() const { return wants_now<kWants>(params_.wants); }
     static __device__ __forceinline__ size_t block_row(uint32_t head, uint32_t begin, uint32_t shift) {
         return 2 * static_cast<size_t>(begin >> shift) + (begin == head ? 1 : 0);
@@ -271,6 +274,7 @@ private:
     const ReduceParams& params_;
     const uint32_t* order_;
     int64_t sample_;
+    uint32_t first_;
 };
 
 // Runs `launch` with the feature type and the vector width as compile-time constants.

@@ -53,6 +53,9 @@ __global__ __launch_bounds__(kThreads,
     sample_range(params.points, b, &begin, &end);
     PointReader<kSource> reader(params);
     reader.enter(b, begin, end);
+    if (kSides) {
+        check_splits(params);
+    }
     const bool leads = slab == 0;  // one slab tells of what lies beside a point's cell
     const uint32_t base32 = static_cast<uint32_t>(base);
     const auto mark = [&](int32_t cell) {  // -1 lies beyond every slab

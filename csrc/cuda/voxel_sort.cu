@@ -65,14 +65,14 @@ rc_status sort_as(VoxelRun* run, SortedPoints* sorted) {
     if (run->dry) {
         return RC_OK;
     }
-    if (n > 0) {
+    if (has_points(run->params)) {
         status = with_source(run->source, run->params, [&](auto source, auto sides) {
             key_kernel<source.value, sides.value, Key>
                 <<<each_blocks(run->params.points.total, run->multiprocessors), kEachThreads, 0, run->stream>>>(
                     run->params, keys.Current(), order.Current(), static_cast<Key>(sorted->none));
             return check_cuda(cudaGetLastError(), "launching the key kernel");
         });
-        if (status == RC_OK) {
+        if (status == RC_OK && n > 0) {
             status = check_cuda(cub::DeviceRadixSort::SortPairs(scratch, bytes, keys, order, static_cast<int64_t>(n), 0,
                                                                 bits, run->stream),
                                 "sorting points by cell");

@@ -50,7 +50,7 @@ __global__ __launch_bounds__(kTileThreads) void cells_kernel(const __grid_consta
     __shared__ uint16_t cell_of[kMaxTileCells];
     __shared__ uint32_t begins[kMaxTileCells + 1];
     const TilePlace<Key> place(params);
-    Tile tile{row_of, cell_of, begins, nullptr, nullptr, 0};
+    Tile tile{row_of, cell_of, begins, nullptr, nullptr, 0, 0};
     find_cells(keys, static_cast<const uint32_t*>(nullptr), params, place, &tile);
     const TileCounts count{tile};
     if (params.count.data != nullptr) {

@@ -8,12 +8,11 @@ namespace {
 // Rows in shared memory: for each output that is no argument [num_rows, chunk] Reals, then the arguments.
 template <typename Feature, int kVector>
 __device__ __forceinline__ void reduce_rows(const ReduceParams& reduce, const TileParams& params, const Tile& tile,
-                                            const uint32_t* order, int64_t sample, int64_t sample_begin,
-                                            uint32_t first_row, uint32_t end_row, int32_t first_column,
-                                            compute_t<Feature>* values, uint32_t* args) {
+                                            int64_t sample, int64_t sample_begin, uint32_t first_row, uint32_t end_row,
+                                            int32_t first_column, compute_t<Feature>* values, uint32_t* args) {
     using Real = compute_t<Feature>;
     const uint32_t lanes = static_cast<uint32_t>(reduce.lanes);
-    const Reducer<Feature, kVector> reducer(reduce, order, sample);
+    const Reducer<Feature, kVector> reducer(reduce, tile.order, sample, tile.first);
     const int32_t in_chunk = static_cast<int32_t>(threadIdx.x & (lanes - 1)) * kVector;
     const int32_t column = first_column + in_chunk;
     if (in_chunk >= params.chunk || column >= reduce.columns) {
@@ -95,7 +94,7 @@ __global__ __launch_bounds__(kTileThreads) void planes_kernel(const __grid_const
     __shared__ uint32_t begins[kMaxTileCells + 1];
     const TilePlace<Key> place(params);
     __shared__ uint32_t points[kTilePoints];
-    Tile tile{row_of, cell_of, begins, points, nullptr, 0};
+    Tile tile{row_of, cell_of, begins, points, nullptr, 0, 0};
     find_cells(keys, order, params, place, &tile);
     const size_t plane = static_cast<size_t>(params.num_rows) * params.chunk;
     compute_t<Feature>* values = reinterpret_cast<compute_t<Feature>*>(row_words);
@@ -106,8 +105,8 @@ __global__ __launch_bounds__(kTileThreads) void planes_kernel(const __grid_const
         const uint32_t end_row = min(row + params.num_rows, tile.occupied);
         const uint32_t end = row + params.num_rows < tile.occupied ? tile.cell_of[end_row] : place.num_cells;
         for (int32_t column = 0; column < reduce.columns; column += params.chunk) {
-            reduce_rows<Feature, kVector>(reduce, params, tile, tile.order, place.sample, place.sample_begin(params),
-                                          row, end_row, column, values, args);
+            reduce_rows<Feature, kVector>(reduce, params, tile, place.sample, place.sample_begin(params), row, end_row,
+                                          column, values, args);
             __syncthreads();
             for (int32_t o = 0; o < params.num_outputs; ++o) {
                 write_output(params.outputs[o], params, tile, place.sample, place.base, first, end, column,

@@ -87,10 +87,10 @@ __device__ __forceinline__ bool fill_output(const FeatureOutput& output, const T
 // Fills the empty cells and stores the others. The features of a group's first rows are on their way meanwhile.
 template <typename Feature, int kVector, uint32_t kWants>
 __device__ __forceinline__ void write_channels_last(const ReduceParams& reduce, const TileParams& params,
-                                                    const Tile& tile, const uint32_t* order, int64_t sample,
-                                                    int64_t sample_begin, int64_t first_cell, uint32_t num_cells) {
+                                                    const Tile& tile, int64_t sample, int64_t sample_begin,
+                                                    int64_t first_cell, uint32_t num_cells) {
     constexpr uint32_t kAhead = 2;
-    const Reducer<Feature, kVector, kWants> reducer(reduce, order, sample);
+    const Reducer<Feature, kVector, kWants> reducer(reduce, tile.order, sample, tile.first);
     typename Reducer<Feature, kVector, kWants>::Ahead ahead[kAhead];
     const uint32_t groups = kTileThreads >> reduce.lane_shift;
     const uint32_t first_row = threadIdx.x >> reduce.lane_shift;
@@ -179,14 +179,14 @@ __global__ __launch_bounds__(kTileThreads, light(kWants, sizeof(compute_t<Featur
     __shared__ uint32_t begins[kMaxTileCells + 1];
     const TilePlace<Key> place(params);
     __shared__ uint32_t points[kTilePoints];
-    Tile tile{row_of, cell_of, begins, points, nullptr, 0};
+    Tile tile{row_of, cell_of, begins, points, nullptr, 0, 0};
     find_cells(keys, order, params, place, &tile);
     if (params.cells_with_rows) {
         write_four_byte_cells(params.count, false, tile, place.first_cell, place.num_cells);
         write_four_byte_cells(params.occupancy, true, tile, place.first_cell, place.num_cells);
     }
-    write_channels_last<Feature, kVector, kWants>(reduce, params, tile, tile.order, place.sample,
-                                                  place.sample_begin(params), place.first_cell, place.num_cells);
+    write_channels_last<Feature, kVector, kWants>(reduce, params, tile, place.sample, place.sample_begin(params),
+                                                  place.first_cell, place.num_cells);
 }
 
 template <typename Key>

@@ -39,7 +39,8 @@ struct Tile {
     uint16_t* cell_of;      // [occupied]
     uint32_t* begin;        // [occupied + 1]: positions
     uint32_t* points;       // [kTilePoints]: what `order` has at the tile's positions, where they are few enough
-    const uint32_t* order;  // by position: in shared memory or in global
+    const uint32_t* order;  // the points at positions from `first` on: in shared memory or in global
+    uint32_t first;
     uint32_t occupied;
 };
 
@@ -79,7 +80,8 @@ __device__ __forceinline__ void find_cells(const Key* keys, const uint32_t* orde
     const bool by_cell = end - begin > 4 * num_cells;
     const uint32_t candidates = by_cell ? num_cells : end - begin;
     const bool cached = tile->points != nullptr && end - begin <= kTilePoints;
-    tile->order = cached ? tile->points - begin : order;
+    tile->order = cached ? tile->points : order;
+    tile->first = cached ? begin : 0;
     uint32_t rows = 0;
     for (uint32_t turn = 0; turn < candidates; turn += kTileThreads) {
         const uint32_t candidate = turn + threadIdx.x;
