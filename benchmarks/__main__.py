@@ -96,8 +96,15 @@ def select(options: argparse.Namespace, suite: str) -> list[Any]:
     return [case.scaled(*_TINY) for case in chosen] if tiny else chosen
 
 
-def run(options: argparse.Namespace, argv: list[str], suite: str, chosen: list[Any]) -> tuple[dict[str, Any], bool]:
-    """The results of a suite and whether everything went well."""
+def save(path: Path, results: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def run(
+    options: argparse.Namespace, argv: list[str], suite: str, chosen: list[Any], path: Path
+) -> tuple[dict[str, Any], bool]:
+    """The results of a suite and whether everything went well; what is measured is saved case by case."""
     plan = make_plan(options, suite)
     timer = measure.make_timer(plan)
     results: dict[str, Any] = {"schema": SCHEMA, "suite": suite, "device": options.device}
@@ -131,6 +138,7 @@ def run(options: argparse.Namespace, argv: list[str], suite: str, chosen: list[A
             row = {"name": case.name, **case.describe(), "variants": {}, "errors": {"robocache": words}}
             traceback.print_exc()
         results["cases"].append(provenance.without_paths(row))
+        save(path, {**results, "complete": False})
         if options.device == "cuda":
             torch.cuda.empty_cache()
     if not options.no_host and not options.cases and not options.filter:
@@ -170,10 +178,9 @@ def main(argv: list[str] | None = None) -> int:
         torch.set_num_threads(2)
     status = 0
     for suite in suites:
-        results, good = run(options, provenance.without_paths(arguments), suite, chosen[suite])
         path = options.out or default_path(options, suite)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(results, indent=1) + "\n")
+        results, good = run(options, provenance.without_paths(arguments), suite, chosen[suite], path)
+        save(path, results)
         print(text_table(results))
         print(f"written: {path if options.out else path.relative_to(provenance.ROOT)}")
         status = status if good else 1
