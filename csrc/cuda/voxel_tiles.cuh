@@ -76,10 +76,11 @@ __device__ __forceinline__ void find_cells(const Key* keys, const uint32_t* orde
         tile->row_of[c] = static_cast<uint16_t>(kNoRow);
     }
     const uint32_t lane = threadIdx.x & 31, warp = threadIdx.x / 32;
-    // With few points positions are looked at, with many cells are: each is a candidate for beginning a row.
-    const bool by_cell = end - begin > 4 * num_cells;
-    const uint32_t candidates = by_cell ? num_cells : end - begin;
     const bool cached = tile->points != nullptr && end - begin <= kTilePoints;
+    // Each position is a candidate for beginning a row; of many more points than cells, each cell is. Points that are
+    // kept are looked at one by one in any case.
+    const bool by_cell = !cached && end - begin > 4 * num_cells;
+    const uint32_t candidates = by_cell ? num_cells : end - begin;
     tile->order = cached ? tile->points : order;
     tile->first = cached ? begin : 0;
     uint32_t rows = 0;
