@@ -37,11 +37,41 @@ static int64_t sample_of(const rc_voxel_grad_call *call, int64_t point) {
     return low > 0 ? low - 1 : 0;
 }
 
+#define AHEAD 16      /* points whose rows are asked for early: they lie anywhere in grids larger than any cache */
+#define CACHE_LINE 64 /* bytes */
+
+/* Starts the rows of a point on their way. A guess of the sample is good enough. */
+static void ask_for_row(const work *job, int64_t b, int64_t point) {
+    const rc_voxel_grad_call *call = job->call;
+    const int64_t row = call->inverse[point];
+    if (row < 0 || row >= call->num_rows || b >= call->batch) {
+        return;
+    }
+    const int64_t at = b * call->num_rows + row;
+    for (int32_t g = 0; g < call->num_grads; ++g) {
+        const rc_voxel_grad *grad = &call->grads[g];
+        const int64_t bytes = call->num_columns * (int64_t)rc_dtype_size(grad->dtype);
+        const char *from = (const char *)grad->grad + at * bytes;
+        for (int64_t line = 0; line < bytes && line < 4 * CACHE_LINE; line += CACHE_LINE) {
+            __builtin_prefetch(from + line);
+        }
+        if (grad->arg) {
+            const int64_t arg_bytes = call->num_columns * (int64_t)rc_dtype_size(grad->arg_dtype);
+            for (int64_t line = 0; line < arg_bytes && line < 4 * CACHE_LINE; line += CACHE_LINE) {
+                __builtin_prefetch((const char *)grad->arg + at * arg_bytes + line);
+            }
+        }
+    }
+    if (call->counts) {
+        __builtin_prefetch(call->counts + at);
+    }
+}
+
 static void gather_points(int64_t begin, int64_t end, void *context) {
     const work *job = context;
     const rc_voxel_grad_call *call = job->call;
     const int64_t columns = call->num_columns;
-    int64_t b = call->row_splits ? sample_of(call, begin) : 0;
+    int64_t b = call->row_splits ? sample_of(call, begin) : begin / call->num_points;
     for (int64_t i = begin; i < end; ++i) {
         int64_t n;
         if (call->row_splits) {
@@ -50,8 +80,14 @@ static void gather_points(int64_t begin, int64_t end, void *context) {
             }
             n = b < call->batch ? i - call->row_splits[b] : -1;
         } else {
-            b = i / call->num_points;
-            n = i % call->num_points;
+            n = i - b * call->num_points;
+            if (n == call->num_points) {
+                ++b;
+                n = 0;
+            }
+        }
+        if (!call->channels_first && i + AHEAD < end) {
+            ask_for_row(job, b, i + AHEAD);
         }
         const int64_t row = n >= 0 ? call->inverse[i] : -1; /* a packed point may lie in no sample */
         char *to = (char *)call->grad_features + i * columns * (int64_t)rc_dtype_size(call->grad_dtype);
