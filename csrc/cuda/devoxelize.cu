@@ -30,13 +30,7 @@ __global__ __launch_bounds__(kThreads) void devoxelize_kernel(const __grid_const
         const int32_t column = static_cast<int32_t>(t - i * groups) * kVector;
         PointReal p[3];
         int32_t at[3];
-        bool counts = false;
-        if (reader.seek(i) && reader.read(i, p)) {
-            const bool inside = reader.frame().locate(p, grid.bounds == RC_BOUNDS_CLAMP, at, &counts);
-            if (!inside && grid.bounds == RC_BOUNDS_RAISE) {
-                note_fault(params.points.note, RC_FAULT_POINT_OUTSIDE, 0, reader.sample(), i - reader.begin());
-            }
-        }
+        const bool counts = find_point<true>(&reader, params, i, p, at);
         const int64_t to = i * params.columns + column;
         if (!counts) {
 #pragma unroll
@@ -88,7 +82,6 @@ __global__ __launch_bounds__(kThreads) void devoxelize_kernel(const __grid_const
 template <PointSource kSource, typename Value>
 __global__ __launch_bounds__(kThreads) void copy_kernel(const __grid_constant__ DevoxelizeParams params, Value empty) {
     using PointReal = typename PointReader<kSource>::Real;
-    const VoxelGridParams& grid = params.points.grid;
     check_splits(params.points);
     PointReader<kSource> reader(params.points);
     const int64_t elements = params.points.points.total * params.columns;
@@ -98,13 +91,7 @@ __global__ __launch_bounds__(kThreads) void copy_kernel(const __grid_constant__ 
         const int64_t column = e - i * params.columns;
         PointReal p[3];
         int32_t at[3];
-        bool counts = false;
-        if (reader.seek(i) && reader.read(i, p)) {
-            const bool inside = reader.frame().locate(p, grid.bounds == RC_BOUNDS_CLAMP, at, &counts);
-            if (!inside && grid.bounds == RC_BOUNDS_RAISE) {
-                note_fault(params.points.note, RC_FAULT_POINT_OUTSIDE, 0, reader.sample(), i - reader.begin());
-            }
-        }
+        const bool counts = find_point<true>(&reader, params, i, p, at);
         Value value = empty;
         if (counts) {
             value = __ldg(static_cast<const Value*>(params.values) + reader.sample() * params.stride[0] +

@@ -46,6 +46,22 @@ __device__ __forceinline__ void stencil_of(const Frame& frame, const Real p[3], 
     }
 }
 
+// Point i in the grid's frame and the cell it reads; false: it reads none. kNotes: a point outside that must not be is
+// noted (by the forward pass).
+template <bool kNotes, typename Reader, typename Real>
+__device__ __forceinline__ bool find_point(Reader* reader, const DevoxelizeParams& params, int64_t i, Real p[3],
+                                           int32_t at[3]) {
+    const int32_t bounds = params.points.grid.bounds;
+    bool counts = false;
+    if (reader->seek(i) && reader->read(i, p)) {
+        const bool inside = reader->frame().locate(p, bounds == RC_BOUNDS_CLAMP, at, &counts);
+        if (kNotes && !inside && bounds == RC_BOUNDS_RAISE) {
+            note_fault(params.points.note, RC_FAULT_POINT_OUTSIDE, 0, reader->sample(), i - reader->begin());
+        }
+    }
+    return counts;
+}
+
 // Fills `params` from a call that has been checked; picks the source of points.
 PointSource devoxelize_params(const rc_devoxelize_call& call, rc_fault_report* note, DevoxelizeParams* params);
 

@@ -22,10 +22,7 @@ __global__ __launch_bounds__(kThreads) void scatter_grad_kernel(const __grid_con
         const int64_t column = e - i * params.columns;
         PointReal p[3];
         int32_t at[3];
-        bool counts = false;
-        if (reader.seek(i) && reader.read(i, p)) {
-            (void)reader.frame().locate(p, grid.bounds == RC_BOUNDS_CLAMP, at, &counts);
-        }
+        const bool counts = find_point<false>(&reader, params, i, p, at);
         if (!counts) {
             continue;
         }
@@ -72,10 +69,7 @@ __global__ __launch_bounds__(kThreads) void point_grad_kernel(const __grid_const
          i += static_cast<int64_t>(gridDim.x) * kThreads) {
         PointReal p[3];
         int32_t at[3];
-        bool counts = false;
-        if (mode == RC_DEVOXELIZE_TRILINEAR && reader.seek(i) && reader.read(i, p)) {
-            (void)reader.frame().locate(p, grid.bounds == RC_BOUNDS_CLAMP, at, &counts);
-        }
+        const bool counts = mode == RC_DEVOXELIZE_TRILINEAR && find_point<false>(&reader, params, i, p, at);
         double slope[3] = {0.0, 0.0, 0.0};
         if (counts) {
             Stencil<PointReal> stencil;

@@ -1,7 +1,5 @@
 // Gradient of the features: each point gathers from its row, so nothing is added by two threads.
-#include "elements.cuh"
-#include "runtime.h"
-#include "voxel_params.h"
+#include "voxel_points.cuh"
 
 namespace rc {
 
@@ -37,16 +35,7 @@ __global__ __launch_bounds__(kThreads) void gather_grad_kernel(const __grid_cons
         if (row >= 0 && row < params.rows) {
             int64_t b, n;
             if (params.row_splits != nullptr) {
-                int64_t low = 0, high = params.batch;  // the last sample that begins at or before i
-                while (high - low > 1) {
-                    const int64_t middle = low + (high - low) / 2;
-                    if (__ldg(params.row_splits + middle) <= i) {
-                        low = middle;
-                    } else {
-                        high = middle;
-                    }
-                }
-                b = low;
+                b = sample_of(params.row_splits, params.batch, i);
                 n = i - __ldg(params.row_splits + b);
             } else {
                 b = i / params.per_sample;

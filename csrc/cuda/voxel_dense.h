@@ -9,7 +9,7 @@ namespace rc {
 // One piece of the caller's workspace after the other.
 class Workspace {
 public:
-    Workspace(void* base, size_t size) : base_(static_cast<char*>(base)), size_(size) {}
+    explicit Workspace(void* base) : base_(static_cast<char*>(base)) {}
     // Bytes rounded up so that the next piece is aligned for everything. Without a base only counts.
     template <typename T>
     T* take(size_t count) {
@@ -18,12 +18,10 @@ public:
         return piece;
     }
     size_t used() const { return used_; }
-    bool fits() const { return used_ <= size_; }
 
 private:
     static constexpr size_t kAlignment = 256;
     char* base_;
-    size_t size_;
     size_t used_ = 0;
 };
 

@@ -11,8 +11,8 @@ namespace rc {
 
 // Where points come from, each a variant of every kernel.
 enum class PointSource : int32_t {
-    kPlain =
-        0,  // float32 [B, N, 3] whose coordinates lie side by side, one grid for all; no mask, no pose, no clamping
+    // float32 [B, N, 3] whose coordinates lie side by side, one grid for all; no mask, no pose, no clamping
+    kPlain = 0,
     kCloud = 1,  // any other tensor of points that computes in float32
     kCloud64 = 2,
     kDepth = 3,
@@ -36,7 +36,6 @@ struct VoxelPoints {
     FastDivide by_pixels;
     FastDivide by_width;
     int32_t dtype;
-    int32_t reserved;
 };
 
 struct VoxelGridParams {

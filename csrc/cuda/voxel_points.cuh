@@ -94,7 +94,7 @@ public:
         return found;
     }
 
-    // The same of a point whose coordinates are already here; kPlain only.
+    // The same of a point whose coordinates are already here, but the inverse is the caller's.
     template <bool kSides>
     __device__ __forceinline__ int64_t locate(int64_t i, const Real p[3]) {
         const VoxelGridParams& grid = params_.grid;
@@ -165,6 +165,7 @@ public:
         }
     }
 
+    // One thread's own, where the sample changes.
     __device__ __forceinline__ void flush_dropped() {
         if (params_.dropped != nullptr && dropped_ != 0) {
             atomicAdd(params_.dropped + sample_, static_cast<unsigned long long>(dropped_));

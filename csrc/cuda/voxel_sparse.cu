@@ -1,7 +1,6 @@
 // Occupied cells as rows: sort the points by cell, number the cells, reduce each. Nothing waits for the host: how many
 // cells there are stays on the device, and every capacity is the caller's.
 #include <cub/device/device_scan.cuh>
-#include <cuda/std/iterator>
 #include <thrust/iterator/counting_iterator.h>
 #include <thrust/iterator/transform_iterator.h>
 
@@ -220,7 +219,7 @@ extern "C" rc_status rc_voxelize_sparse_cuda_workspace(const rc_sparse_call* cal
     if (scope.status() != RC_OK) {
         return scope.status();
     }
-    rc::Workspace workspace(nullptr, 0);
+    rc::Workspace workspace(nullptr);
     const rc_status status = rc::run_sparse(*call, nullptr, &workspace, true);
     *bytes = workspace.used();
     return status;
@@ -246,7 +245,7 @@ extern "C" rc_status rc_voxelize_sparse_cuda(const rc_sparse_call* call) {
     if (status != RC_OK) {
         return status;
     }
-    rc::Workspace needed(nullptr, 0);
+    rc::Workspace needed(nullptr);
     status = rc::run_sparse(*call, note, &needed, true);
     if (status != RC_OK) {
         return status;
@@ -255,7 +254,7 @@ extern "C" rc_status rc_voxelize_sparse_cuda(const rc_sparse_call* call) {
         return rc_fail(RC_INVALID_ARGUMENT, "workspace: expected %zu bytes, got %zu", needed.used(),
                        call->call->workspace_size);
     }
-    rc::Workspace workspace(call->call->workspace, call->call->workspace_size);
+    rc::Workspace workspace(call->call->workspace);
     status = rc::run_sparse(*call, note, &workspace, false);
     if (status == RC_OK) {
         rc_count_launch(RC_KERNEL_VOXELIZE_SPARSE_CUDA);

@@ -82,12 +82,7 @@ rc_status run_dense(const rc_voxel_call& call, rc_fault_report* note, int multip
             return status;
         }
     }
-    const Way way = pick_way(call, multiprocessors);
-    const rc_status status = run_way(way, &run);
-    if (status == RC_OK && !dry) {
-        rc_count_launch(counter_of(way));
-    }
-    return status;
+    return run_way(pick_way(call, multiprocessors), &run);
 }
 
 rc_status run_call(const rc_voxel_call& call, rc_fault_report* note, int multiprocessors, Workspace* workspace,
@@ -133,7 +128,7 @@ extern "C" rc_status rc_voxelize_cuda_workspace(const rc_voxel_call* call, size_
     if (scope.status() != RC_OK) {
         return scope.status();
     }
-    rc::Workspace workspace(nullptr, 0);
+    rc::Workspace workspace(nullptr);
     const rc_status status = rc::run_call(*call, nullptr, rc::multiprocessors(call->device), &workspace, true);
     *bytes = workspace.used();
     return status;
@@ -160,7 +155,7 @@ extern "C" rc_status rc_voxelize_cuda(const rc_voxel_call* call) {
         return status;
     }
     const int multiprocessors = rc::multiprocessors(call->device);
-    rc::Workspace needed(nullptr, 0);
+    rc::Workspace needed(nullptr);
     status = rc::run_call(*call, note, multiprocessors, &needed, true);
     if (status != RC_OK) {
         return status;
@@ -169,9 +164,10 @@ extern "C" rc_status rc_voxelize_cuda(const rc_voxel_call* call) {
         return rc_fail(RC_INVALID_ARGUMENT, "workspace: expected %zu bytes, got %zu", needed.used(),
                        call->workspace_size);
     }
-    rc::Workspace workspace(call->workspace, call->workspace_size);
+    rc::Workspace workspace(call->workspace);
     status = rc::run_call(*call, note, multiprocessors, &workspace, false);
     if (status == RC_OK) {
+        rc_count_launch(rc::counter_of(rc::pick_way(*call, multiprocessors)));  // of bits split off, the features' way
         rc_count_launch(RC_KERNEL_VOXELIZE_CUDA);
     }
     return status;
