@@ -11,7 +11,9 @@ T = TypeVar("T")
 _SECONDS = 2.0  # between two lines where tqdm is missing
 
 
-def progress(items: Iterable[T], *, total: int | None = None, what: str = "", unit: str = "it", show: bool = True) -> Any:
+def progress(
+    items: Iterable[T], *, total: int | None = None, what: str = "", unit: str = "it", show: bool = True
+) -> Any:
     """`items`, with a bar on stderr while they are gone through.
 
     Args:
@@ -35,10 +37,8 @@ def progress(items: Iterable[T], *, total: int | None = None, what: str = "", un
 def _lines(items: Iterable[T], total: int | None, what: str, unit: str) -> Iterator[T]:
     """The bar without tqdm: a line every few seconds and one at the end."""
     begin = last = time.monotonic()
-    done = 0
-    for item in items:
+    for done, item in enumerate(items, 1):
         yield item
-        done += 1
         now = time.monotonic()
         if now - last >= _SECONDS or done == total:
             of = "" if total is None else f" of {total}"
