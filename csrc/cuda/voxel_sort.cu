@@ -56,7 +56,7 @@ rc_status sort_as(VoxelRun* run, SortedPoints* sorted) {
     const int bits = bit_length(sorted->none);
     size_t bytes = 0;
     rc_status status = check_cuda(
-        cub::DeviceRadixSort::SortPairs(nullptr, bytes, keys, order, static_cast<int64_t>(n), 0, bits, run->stream),
+        cub::DeviceRadixSort::SortPairs(nullptr, bytes, keys, order, sorted->n, 0, bits, run->stream),
         "sizing the sort");
     if (status != RC_OK) {
         return status;
@@ -73,9 +73,9 @@ rc_status sort_as(VoxelRun* run, SortedPoints* sorted) {
             return check_cuda(cudaGetLastError(), "launching the key kernel");
         });
         if (status == RC_OK && n > 0) {
-            status = check_cuda(cub::DeviceRadixSort::SortPairs(scratch, bytes, keys, order, static_cast<int64_t>(n), 0,
-                                                                bits, run->stream),
-                                "sorting points by cell");
+            status = check_cuda(
+                cub::DeviceRadixSort::SortPairs(scratch, bytes, keys, order, sorted->n, 0, bits, run->stream),
+                "sorting points by cell");
         }
     }
     sorted->keys = keys.Current();

@@ -32,37 +32,7 @@ __global__ __launch_bounds__(kSparseThreads) void coords_kernel(const __grid_con
     params.coords[3 * at + 1] = y;
     params.coords[3 * at + 2] = z;
     if (params.count.data != nullptr) {
-        switch (params.count.dtype) {
-        case RC_INT32:
-            static_cast<int32_t*>(params.count.data)[at] = count_value<int32_t>(count);
-            break;
-        case RC_INT64:
-            static_cast<int64_t*>(params.count.data)[at] = count;
-            break;
-        case RC_INT16:
-            static_cast<int16_t*>(params.count.data)[at] = count_value<int16_t>(count);
-            break;
-        case RC_INT8:
-            static_cast<int8_t*>(params.count.data)[at] = count_value<int8_t>(count);
-            break;
-        case RC_UINT8:
-            static_cast<uint8_t*>(params.count.data)[at] = count_value<uint8_t>(count);
-            break;
-        case RC_BOOL:
-            static_cast<uint8_t*>(params.count.data)[at] = count != 0;
-            break;
-        case RC_FLOAT16:
-            static_cast<half*>(params.count.data)[at] = count_value<half>(count);
-            break;
-        case RC_BFLOAT16:
-            static_cast<bfloat16*>(params.count.data)[at] = count_value<bfloat16>(count);
-            break;
-        case RC_FLOAT32:
-            static_cast<float*>(params.count.data)[at] = count_value<float>(count);
-            break;
-        default:
-            static_cast<double*>(params.count.data)[at] = count_value<double>(count);
-        }
+        put_count(params.count.data, params.count.dtype, at, count);
     }
 }
 

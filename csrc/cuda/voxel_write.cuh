@@ -5,15 +5,9 @@
 
 #include "../common/common.h"
 #include "elements.cuh"
+#include "voxel_outputs.h"
 
 namespace rc {
-
-// One output of cells, as a kernel writes it.
-struct CellOutput {
-    void* data;  // NULL: not wanted
-    int32_t dtype;
-    bool accumulate;
-};
 
 // Counts of cells that come one by one, from any function.
 template <typename Function>
@@ -62,6 +56,41 @@ __device__ __forceinline__ T add_count(T before, uint32_t count) {
         return before + static_cast<double>(count);
     } else {
         return narrow<T>(widen(before) + static_cast<float>(count));
+    }
+}
+
+// The count of one cell to element `at`; occupancy is a count of 1.
+__device__ __forceinline__ void put_count(void* data, int32_t dtype, int64_t at, uint32_t count) {
+    switch (dtype) {
+    case RC_BOOL:
+        static_cast<uint8_t*>(data)[at] = count != 0;
+        break;
+    case RC_UINT8:
+        static_cast<uint8_t*>(data)[at] = count_value<uint8_t>(count);
+        break;
+    case RC_INT8:
+        static_cast<int8_t*>(data)[at] = count_value<int8_t>(count);
+        break;
+    case RC_INT16:
+        static_cast<int16_t*>(data)[at] = count_value<int16_t>(count);
+        break;
+    case RC_INT32:
+        static_cast<int32_t*>(data)[at] = count_value<int32_t>(count);
+        break;
+    case RC_INT64:
+        static_cast<int64_t*>(data)[at] = count;
+        break;
+    case RC_FLOAT16:
+        static_cast<half*>(data)[at] = count_value<half>(count);
+        break;
+    case RC_BFLOAT16:
+        static_cast<bfloat16*>(data)[at] = count_value<bfloat16>(count);
+        break;
+    case RC_FLOAT32:
+        static_cast<float*>(data)[at] = count_value<float>(count);
+        break;
+    default:
+        static_cast<double*>(data)[at] = count_value<double>(count);
     }
 }
 
