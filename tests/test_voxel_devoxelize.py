@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import robocache
+from robocache.reference.devoxelize import grid_gradient
 
 from .backends import assert_same_bits
 from .strategies import FLOATS, INTEGERS
@@ -255,6 +256,41 @@ def test_lower_precision_gets_gradients_of_its_own_dtype(backend: VoxelBackend) 
         exact = grid.detach().double().requires_grad_()
         robocache.devoxelize(exact, points.detach(), backend=backend.name, **UNIT).square().sum().backward()
         torch.testing.assert_close(grid.grad.double(), exact.grad, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "trilinear"])
+@pytest.mark.parametrize("bounds", ["drop", "clamp"])
+def test_gradient_of_the_grid_in_the_reference_is_the_operators(mode: str, bounds: str) -> None:
+    generator = torch.Generator().manual_seed(5)
+    grid = torch.rand(2, 3, 4, 5, 6, generator=generator, requires_grad=True)
+    points = torch.rand(2, 300, 3, generator=generator) * 8 - 1
+    grad = torch.rand(2, 300, 6, generator=generator)
+    out = robocache.devoxelize(grid, points, mode=mode, bounds=bounds, backend="cpu", **UNIT)
+    (want,) = torch.autograd.grad(out, grid, grad)
+    number = {"nearest": 0, "trilinear": 1}[mode], {"drop": 0, "clamp": 1}[bounds]
+    got = grid_gradient(grad, grid.detach(), points, number[0], [1.0] * 3, [0.0] * 3, bounds=number[1])
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.gpu
+def test_gradient_of_the_grid_repeats_in_deterministic_mode() -> None:
+    generator = torch.Generator().manual_seed(6)
+    grid = torch.rand(1, 8, 8, 8, 4, generator=generator).cuda().requires_grad_()
+    points = (torch.rand(1, 200_000, 3, generator=generator) * 8).cuda()  # 400 points a cell: atomics meet
+    grad = torch.rand(1, 200_000, 4, generator=generator).cuda()
+
+    def gradient() -> torch.Tensor:
+        out = robocache.devoxelize(grid, points, backend="cuda", **UNIT)
+        return torch.autograd.grad(out, grid, grad)[0]
+
+    by_atomics = gradient()
+    torch.use_deterministic_algorithms(True)
+    try:
+        first = gradient()
+        assert all(torch.equal(gradient(), first) for _ in range(4))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    torch.testing.assert_close(first, by_atomics, rtol=1e-3, atol=1e-3)
 
 
 def test_arguments_are_named() -> None:

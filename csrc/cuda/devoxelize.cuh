@@ -62,6 +62,31 @@ __device__ __forceinline__ bool find_point(Reader* reader, const DevoxelizeParam
     return counts;
 }
 
+// kVector columns of a grid's cell; kPacked: they are loaded at once.
+template <int kVector, bool kPacked, typename Value, typename Real>
+__device__ __forceinline__ void load_cell(const Value* values, int64_t from, int64_t stride, Real v[kVector]) {
+    if constexpr (kPacked) {
+        const auto pack = *reinterpret_cast<const Pack<Value, kVector>*>(values + from);
+#pragma unroll
+        for (int k = 0; k < kVector; ++k) {
+            v[k] = static_cast<Real>(widen(pack.at[k]));
+        }
+    } else {
+#pragma unroll
+        for (int k = 0; k < kVector; ++k) {
+            v[k] = static_cast<Real>(widen(__ldg(values + from + k * stride)));
+        }
+    }
+}
+
+// Columns a thread takes at once.
+enum class Columns {
+    kOne,
+    kFour,        // whatever lies between them
+    kFourPacked,  // that can be loaded at once
+};
+Columns columns_of(const rc_devoxelize_call& call);
+
 // Fills `params` from a call that has been checked; picks the source of points.
 PointSource devoxelize_params(const rc_devoxelize_call& call, rc_fault_report* note, DevoxelizeParams* params);
 

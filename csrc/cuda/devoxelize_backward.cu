@@ -7,33 +7,72 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// Real: of the gradient of values; the corners' weights are products of w and 1 - w.
-template <PointSource kSource, typename Real>
+// kVector columns of a gradient, which lie side by side; kVector 4: in one load where it is float32.
+template <int kVector, typename Real>
+__device__ __forceinline__ void load_gradient(const void* grad, int32_t dtype, bool packed, int64_t at,
+                                              Real g[kVector]) {
+    if (kVector == 4 && packed) {
+        const auto pack = *reinterpret_cast<const Pack<float, 4>*>(static_cast<const float*>(grad) + at);
+#pragma unroll
+        for (int k = 0; k < kVector; ++k) {
+            g[k] = static_cast<Real>(pack.at[k & 3]);
+        }
+        return;
+    }
+#pragma unroll
+    for (int k = 0; k < kVector; ++k) {
+        g[k] = load_real<Real>(grad, dtype, at + k);
+    }
+}
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+constexpr bool kVectorAtomics = true;
+#else
+constexpr bool kVectorAtomics = false;
+#endif
+
+template <int kVector, typename Real>
+__device__ __forceinline__ void add_columns(Real* to, const Real v[kVector]) {
+    if constexpr (kVectorAtomics && kVector == 4 && sizeof(Real) == 4) {
+        atomicAdd(reinterpret_cast<float4*>(to), make_float4(v[0], v[1], v[2], v[3]));
+    } else {
+#pragma unroll
+        for (int k = 0; k < kVector; ++k) {
+            atomicAdd(to + k, v[k]);
+        }
+    }
+}
+
+// Real: of the gradient of values; the corners' weights are products of w and 1 - w. One thread, one point and kVector
+// columns.
+template <PointSource kSource, typename Real, int kVector>
 __global__ __launch_bounds__(kThreads) void scatter_grad_kernel(const __grid_constant__ DevoxelizeParams params,
-                                                                int32_t mode, int32_t grad_dtype) {
+                                                                int32_t mode, int32_t grad_dtype, bool packed) {
     using PointReal = typename PointReader<kSource>::Real;
     const VoxelGridParams& grid = params.points.grid;
     PointReader<kSource> reader(params.points);
-    const int64_t elements = params.points.points.total * params.columns;
+    const int64_t groups = params.columns / kVector;
+    const int64_t threads = params.points.points.total * groups;
     Real* values = static_cast<Real*>(params.grad_values);
-    for (int64_t e = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; e < elements;
-         e += static_cast<int64_t>(gridDim.x) * kThreads) {
-        const int64_t i = e / params.columns;
-        const int64_t column = e - i * params.columns;
+    for (int64_t t = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; t < threads;
+         t += static_cast<int64_t>(gridDim.x) * kThreads) {
+        const int64_t i = t / groups;
+        const int64_t column = (t - i * groups) * kVector;
         PointReal p[3];
         int32_t at[3];
         const bool counts = find_point<false>(&reader, params, i, p, at);
         if (!counts) {
             continue;
         }
-        const Real g = load_real<Real>(params.grad_out, grad_dtype, e);
+        Real g[kVector];
+        load_gradient<kVector>(params.grad_out, grad_dtype, packed, i * params.columns + column, g);
         const auto element = [&](int32_t x, int32_t y, int32_t z) {
             return values +
                    (((reader.sample() * grid.size[0] + x) * grid.size[1] + y) * grid.size[2] + z) * params.columns +
                    column;
         };
         if (mode == RC_DEVOXELIZE_NEAREST) {
-            atomicAdd(element(at[0], at[1], at[2]), g);
+            add_columns<kVector>(element(at[0], at[1], at[2]), g);
             continue;
         }
         Stencil<PointReal> stencil;
@@ -47,8 +86,13 @@ __global__ __launch_bounds__(kThreads) void scatter_grad_kernel(const __grid_con
 #pragma unroll
         for (int j = 0; j < 8; ++j) {
             const int x = j >> 2, y = (j >> 1) & 1, z = j & 1;
-            atomicAdd(element(stencil.at[0][x], stencil.at[1][y], stencil.at[2][z]),
-                      g * (share[0][x] * share[1][y] * share[2][z]));
+            const Real weight = share[0][x] * share[1][y] * share[2][z];
+            Real part[kVector];
+#pragma unroll
+            for (int k = 0; k < kVector; ++k) {
+                part[k] = g[k] * weight;
+            }
+            add_columns<kVector>(element(stencil.at[0][x], stencil.at[1][y], stencil.at[2][z]), part);
         }
     }
 }
@@ -58,9 +102,29 @@ __device__ __forceinline__ Real mix(Real a, Real b, Real w) {
     return a + w * (b - a);
 }
 
-template <PointSource kSource>
+// Column k of the eight cells around a point.
+template <typename Real, int kVector>
+__device__ __forceinline__ void add_slope(const Real (&v)[8][kVector], int k, const double w[3], double g,
+                                          double slope[3]) {
+    double y[2], by_y[2], by_z[2];
+#pragma unroll
+    for (int x = 0; x < 2; ++x) {
+        const double a = v[4 * x][k], b = v[4 * x + 1][k], c = v[4 * x + 2][k], d = v[4 * x + 3][k];
+        const double z0 = mix(a, b, w[2]);
+        const double z1 = mix(c, d, w[2]);
+        y[x] = mix(z0, z1, w[1]);
+        by_y[x] = z1 - z0;
+        by_z[x] = mix(b - a, d - c, w[1]);
+    }
+    slope[0] += g * (y[1] - y[0]);
+    slope[1] += g * mix(by_y[0], by_y[1], w[0]);
+    slope[2] += g * mix(by_z[0], by_z[1], w[0]);
+}
+
+// One thread, one point; kVector columns at once, added up from left to right.
+template <PointSource kSource, typename Value, int kVector, bool kPacked>
 __global__ __launch_bounds__(kThreads) void point_grad_kernel(const __grid_constant__ DevoxelizeParams params,
-                                                              int32_t mode, int32_t grad_dtype, int32_t value_dtype) {
+                                                              int32_t mode, int32_t grad_dtype, bool packed_grad) {
     using PointReal = typename PointReader<kSource>::Real;
     const VoxelGridParams& grid = params.points.grid;
     PointReader<kSource> reader(params.points);
@@ -75,29 +139,24 @@ __global__ __launch_bounds__(kThreads) void point_grad_kernel(const __grid_const
             Stencil<PointReal> stencil;
             stencil_of(reader.frame(), p, grid.bounds == RC_BOUNDS_CLAMP, &stencil);
             const double w[3] = {stencil.weight[0], stencil.weight[1], stencil.weight[2]};
-            for (int32_t c = 0; c < params.columns; ++c) {
-                const double g = load_real<double>(params.grad_out, grad_dtype, i * params.columns + c);
-                double v[8];
+            const Value* values = static_cast<const Value*>(params.values);
+            for (int32_t c = 0; c < params.columns; c += kVector) {
+                double g[kVector];
+                load_gradient<kVector>(params.grad_out, grad_dtype, packed_grad, i * params.columns + c, g);
+                compute_t<Value> v[8][kVector];
 #pragma unroll
                 for (int j = 0; j < 8; ++j) {
-                    v[j] = load_real<double>(params.values, value_dtype,
-                                             reader.sample() * params.stride[0] +
-                                                 stencil.at[0][j >> 2] * params.stride[1] +
-                                                 stencil.at[1][(j >> 1) & 1] * params.stride[2] +
-                                                 stencil.at[2][j & 1] * params.stride[3] + c * params.stride[4]);
+                    load_cell<kVector, kPacked>(values,
+                                                reader.sample() * params.stride[0] +
+                                                    stencil.at[0][j >> 2] * params.stride[1] +
+                                                    stencil.at[1][(j >> 1) & 1] * params.stride[2] +
+                                                    stencil.at[2][j & 1] * params.stride[3] + c * params.stride[4],
+                                                params.stride[4], v[j]);
                 }
-                double y[2], by_y[2], by_z[2];
 #pragma unroll
-                for (int x = 0; x < 2; ++x) {
-                    const double z0 = mix(v[4 * x], v[4 * x + 1], w[2]);
-                    const double z1 = mix(v[4 * x + 2], v[4 * x + 3], w[2]);
-                    y[x] = mix(z0, z1, w[1]);
-                    by_y[x] = z1 - z0;
-                    by_z[x] = mix(v[4 * x + 1] - v[4 * x], v[4 * x + 3] - v[4 * x + 2], w[1]);
+                for (int k = 0; k < kVector; ++k) {
+                    add_slope(v, k, w, g[k], slope);
                 }
-                slope[0] += g * (y[1] - y[0]);
-                slope[1] += g * mix(by_y[0], by_y[1], w[0]);
-                slope[2] += g * mix(by_z[0], by_z[1], w[0]);
             }
             for (int d = 0; d < 3; ++d) {
                 slope[d] = stencil.clamped[d] ? 0.0 : slope[d] / reader.frame().exact.voxel[d];
@@ -121,6 +180,35 @@ __global__ __launch_bounds__(kThreads) void point_grad_kernel(const __grid_const
 }
 
 template <PointSource kSource>
+rc_status launch_point_grad(const rc_devoxelize_grad_call& call, const DevoxelizeParams& params, unsigned blocks,
+                            bool packed) {
+    const rc_devoxelize_call& forward = *call.forward;
+    const auto launch = [&](auto value) {
+        using Value = decltype(value);
+        const Columns columns = columns_of(forward);
+        const auto kernel = columns == Columns::kFourPacked ? point_grad_kernel<kSource, Value, 4, true>
+                            : columns == Columns::kFour     ? point_grad_kernel<kSource, Value, 4, false>
+                                                            : point_grad_kernel<kSource, Value, 1, false>;
+        kernel<<<blocks, kThreads, 0, static_cast<cudaStream_t>(forward.cuda_stream)>>>(params, forward.mode,
+                                                                                        call.grad_dtype, packed);
+    };
+    switch (forward.value_dtype) {
+    case RC_FLOAT16:
+        launch(half{});
+        break;
+    case RC_BFLOAT16:
+        launch(bfloat16{});
+        break;
+    case RC_FLOAT32:
+        launch(float{});
+        break;
+    default:
+        launch(double{});
+    }
+    return check_cuda(cudaGetLastError(), "launching the point gradient kernel");
+}
+
+template <PointSource kSource>
 rc_status launch(const rc_devoxelize_grad_call& call, const DevoxelizeParams& params) {
     const rc_devoxelize_call& forward = *call.forward;
     const cudaStream_t stream = static_cast<cudaStream_t>(forward.cuda_stream);
@@ -131,16 +219,20 @@ rc_status launch(const rc_devoxelize_grad_call& call, const DevoxelizeParams& pa
     };
     const int64_t total = params.points.points.total;
     rc_status status = RC_OK;
+    const bool four = forward.num_columns % 4 == 0;
+    const bool packed = four && call.grad_dtype == RC_FLOAT32 && reinterpret_cast<uintptr_t>(call.grad_out) % 16 == 0;
     if (call.grad_values != nullptr) {
-        const auto kernel = forward.value_dtype == RC_FLOAT64 ? scatter_grad_kernel<kSource, double>
-                                                              : scatter_grad_kernel<kSource, float>;
-        kernel<<<blocks(total * params.columns), kThreads, 0, stream>>>(params, forward.mode, call.grad_dtype);
+        const bool wide = forward.value_dtype == RC_FLOAT64;
+        const bool at_once = four && reinterpret_cast<uintptr_t>(call.grad_values) % 16 == 0;
+        const auto kernel = wide      ? scatter_grad_kernel<kSource, double, 1>
+                            : at_once ? scatter_grad_kernel<kSource, float, 4>
+                                      : scatter_grad_kernel<kSource, float, 1>;
+        kernel<<<blocks(total * (!wide && at_once ? params.columns / 4 : params.columns)), kThreads, 0, stream>>>(
+            params, forward.mode, call.grad_dtype, packed);
         status = check_cuda(cudaGetLastError(), "launching the devoxelize backward kernel");
     }
     if (status == RC_OK && call.grad_points != nullptr) {
-        point_grad_kernel<kSource>
-            <<<blocks(total), kThreads, 0, stream>>>(params, forward.mode, call.grad_dtype, forward.value_dtype);
-        status = check_cuda(cudaGetLastError(), "launching the point gradient kernel");
+        status = launch_point_grad<kSource>(call, params, blocks(total), packed);
     }
     return status;
 }

@@ -14,6 +14,12 @@ namespace rc {
 using half = __half;
 using bfloat16 = __nv_bfloat16;
 
+// Neighbouring elements that are loaded or stored at once, 16 bytes at most.
+template <typename T, int kCount>
+struct alignas(sizeof(T) * kCount < 16 ? sizeof(T) * kCount : 16) Pack {
+    T at[kCount];
+};
+
 // Type arithmetic is done in: double for double, float for the rest.
 template <typename T>
 struct ComputeType {

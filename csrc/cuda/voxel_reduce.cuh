@@ -9,11 +9,6 @@
 
 namespace rc {
 
-template <typename Feature, int kVector>
-struct alignas(sizeof(Feature) * kVector < 16 ? sizeof(Feature) * kVector : 16) FeaturePack {
-    Feature at[kVector];
-};
-
 // Wants that a kernel is compiled for: sums alone, maxima alone, or any, as the call says.
 constexpr uint32_t kAnyWants = 0xffu;
 template <uint32_t kWants>
@@ -97,7 +92,7 @@ public:
         if constexpr (kVector == 1) {
             v[0] = widen(__ldg(at + column * params_.stride[3]));
         } else {
-            const auto pack = *reinterpret_cast<const FeaturePack<Feature, kVector>*>(at + column);
+            const auto pack = *reinterpret_cast<const Pack<Feature, kVector>*>(at + column);
 #pragma unroll
             for (int k = 0; k < kVector; ++k) {
                 v[k] = widen(pack.at[k]);

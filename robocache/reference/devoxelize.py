@@ -82,3 +82,49 @@ def devoxelize(
         wide = compute_dtype(torch.promote_types(compute_dtype(grid.dtype), made.at.dtype))
         value = _trilinear(flat.to(wide), made, place, size, bounds == CLAMP)
     return torch.where(counts, to_dtype(value, dtype), empty).reshape(*made.shape, columns)
+
+
+def grid_gradient(
+    grad: Tensor,
+    grid: Tensor,
+    points: Tensor,
+    mode: int,
+    voxel_size: Sequence[float],
+    grid_min: Sequence[float],
+    voxel_sizes: Tensor | None = None,
+    grid_mins: Tensor | None = None,
+    row_splits: Tensor | None = None,
+    mask: Tensor | None = None,
+    poses: Tensor | None = None,
+    bounds: int = 0,
+    empty_value: float = 0.0,
+) -> Tensor:
+    """Gradient of the grid [B, X, Y, Z, C] from that of the values read, as torch.ops.robocache.devoxelize_backward
+    has it. Its sums have a fixed order on every device: index_put with accumulate sorts on CUDA."""
+    size, columns = tuple(grid.shape[1:4]), grid.shape[-1]
+    made = cloud_points(points, row_splits, mask, poses)
+    frame = frame_of(size, voxel_size, grid_min, voxel_sizes, grid_mins, made.at)
+    cells = find_cells(made, frame, bounds)
+    counts = (cells.cell >= 0).unsqueeze(-1)
+    wide = compute_dtype(grid.dtype)
+    by_grid = torch.zeros(grid.shape, dtype=wide, device=grid.device).flatten(0, -2)
+    if by_grid.numel() == 0 or cells.cell.numel() == 0:
+        return by_grid.reshape(grid.shape).to(grid.dtype)
+    shares = torch.where(counts, grad.reshape(-1, columns).to(wide), 0)
+    if mode == _NEAREST:
+        row = torch.where(cells.cell < 0, 0, made.sample * (size[0] * size[1] * size[2]) + cells.cell)
+        return by_grid.index_put((row,), shares, accumulate=True).reshape(grid.shape).to(grid.dtype)
+    place = (made.at - rows_of(frame.low, made.sample)) / rows_of(frame.voxel, made.sample) - 0.5
+    place = torch.where(counts, place, 0)
+    axes = []
+    for d in range(3):
+        low, high, weight = _axis(place[:, d], size[d], bounds == CLAMP)
+        weight = weight.to(wide)
+        axes.append(((low, 1 - weight), (high, weight)))
+    for x, by_x in axes[0]:
+        for y, by_y in axes[1]:
+            for z, by_z in axes[2]:
+                row = ((made.sample * size[0] + x) * size[1] + y) * size[2] + z
+                part = shares * (by_x * by_y * by_z).unsqueeze(-1)
+                by_grid = by_grid.index_put((row,), part, accumulate=True)
+    return by_grid.reshape(grid.shape).to(grid.dtype)
