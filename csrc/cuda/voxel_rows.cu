@@ -13,7 +13,7 @@ constexpr int kAhead = 4;
 
 // A cell's points stand side by side; the group of lanes that looks at the first of them reduces them all.
 template <typename Feature, int kVector, uint32_t kWants, typename Key>
-__global__ __launch_bounds__(kRowThreads, light(kWants, sizeof(compute_t<Feature>)) ? 5 : 2) void rows_kernel(
+__global__ __launch_bounds__(kRowThreads, light(kWants, sizeof(compute_t<Feature>)) ? 4 : 2) void rows_kernel(
     const __grid_constant__ ReduceParams reduce, const __grid_constant__ RowsParams params,
     const Key* __restrict__ keys, const uint32_t* __restrict__ order, uint32_t n, Key none) {
     using RowReducer = Reducer<Feature, kVector, kWants>;
