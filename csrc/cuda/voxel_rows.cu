@@ -31,7 +31,6 @@ __global__ __launch_bounds__(kRowThreads, light(kWants, sizeof(compute_t<Feature
         near[j] = p >= 1 && p <= n ? __ldg(keys + p - 1) : none;
     }
     typename RowReducer::Ahead ahead[kAhead];
-    int64_t sample[kAhead];
 #pragma unroll
     for (int j = 0; j < kAhead; ++j) {
         const Key key = near[j + 1];
@@ -41,8 +40,13 @@ __global__ __launch_bounds__(kRowThreads, light(kWants, sizeof(compute_t<Feature
         if (row) {
             ahead[j].end = near[j + 2] != key ? p + 1 : cell_end(keys, n, p + 1);
         }
-        sample[j] = row && params.needs_sample ? static_cast<int64_t>(key / static_cast<Key>(params.cells)) : 0;
     }
+    // Found anew where it is wanted, which is seldom: kept, it would take two registers a position.
+    const auto sample_of = [&](int j) {
+        return params.needs_sample && ahead[j].begin < ahead[j].end
+                   ? static_cast<int64_t>(near[j + 1] / static_cast<Key>(params.cells))
+                   : 0;
+    };
     if (lane == 0) {
 #pragma unroll
         for (int j = 0; j < kAhead; ++j) {
@@ -59,12 +63,12 @@ __global__ __launch_bounds__(kRowThreads, light(kWants, sizeof(compute_t<Feature
     }
 #pragma unroll
     for (int j = 0; j < kAhead; ++j) {
-        RowReducer(reduce, order, sample[j]).ask_point(&ahead[j]);
+        RowReducer(reduce, order, sample_of(j)).ask_point(&ahead[j]);
     }
     for (int32_t column = lane * kVector; column < reduce.columns; column += reduce.lanes * kVector) {
 #pragma unroll
         for (int j = 0; j < kAhead; ++j) {
-            RowReducer(reduce, order, sample[j]).ask_features(&ahead[j], column);
+            RowReducer(reduce, order, sample_of(j)).ask_features(&ahead[j], column);
         }
 #pragma unroll
         for (int j = 0; j < kAhead; ++j) {
@@ -72,15 +76,16 @@ __global__ __launch_bounds__(kRowThreads, light(kWants, sizeof(compute_t<Feature
             if (count == 0) {
                 continue;
             }
-            const RowReducer reducer(reduce, order, sample[j]);
+            const int64_t sample = sample_of(j);
+            const RowReducer reducer(reduce, order, sample);
             Accumulator<Feature, kVector> acc;
             if (count > RC_SUM_BLOCK) {
                 reducer.reduce_large(ahead[j].begin, ahead[j].end, column, &acc);
             } else {
                 reducer.reduce_ahead(ahead[j], column, &acc);
             }
-            const int64_t sample_begin = params.row_splits != nullptr ? __ldg(params.row_splits + sample[j])
-                                                                      : sample[j] * params.per_sample;
+            const int64_t sample_begin = params.row_splits != nullptr ? __ldg(params.row_splits + sample)
+                                                                      : sample * params.per_sample;
             const int64_t to = static_cast<int64_t>(near[j + 1]) * reduce.columns + column;
             for (int32_t o = 0; o < params.num_outputs; ++o) {
                 store_row(params.outputs[o], acc, to, count, sample_begin, 0.0);
