@@ -8,6 +8,9 @@ PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 ARGS ?=
+# Parallel test processes: one a core, at most 12 (each holds torch, and on a GPU a context); 0: all in one process.
+WORKERS ?= auto
+XDIST = -n $(WORKERS) --maxprocesses 12 --dist worksteal
 DATA ?=
 OUT ?= out
 
@@ -53,7 +56,7 @@ demo-voxelize: build ## Voxelize depth images of a tabletop and plot the grid; D
 	@$(PY) examples/voxelize_tabletop.py --out "$(OUT)" $(if $(DATA),--pcd "$(DATA)") $(ARGS)
 
 test: build ## Run the tests; without a GPU the GPU tests are left out and counted
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest $(XDIST) $(ARGS)
 
 bench: build ## Measure on the CPU
 	@$(PY) -m benchmarks --device cpu $(ARGS)
@@ -96,7 +99,7 @@ build-gpu:
 		$(GPU_ENV) ROBOCACHE_CUDA_ARCHS="$$archs" $(PYTHON) setup.py --quiet build_ext --inplace
 
 test-gpu: build-gpu ## Run every test with the GPU required: none may be skipped for want of it
-	@$(GPU_ENV) $(PYTHON) -m pytest --require-gpu $(ARGS)
+	@$(GPU_ENV) $(PYTHON) -m pytest --require-gpu $(XDIST) $(ARGS)
 
 sanitize-gpu: build-gpu ## Run the marked GPU tests under compute-sanitizer's memcheck and racecheck
 	@command -v compute-sanitizer >/dev/null || { echo "error: compute-sanitizer is not on PATH" >&2; exit 1; }

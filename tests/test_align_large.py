@@ -19,7 +19,7 @@ from .backends import CPU, CUDA, Backend, assert_same_bits
 
 FAR = 2**31
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 def peak_mebibytes() -> float:

@@ -17,6 +17,8 @@ import robocache
 from build_tools import check_wheel, cuda, fatbin, native
 from build_tools.compile import BuildError, Job, run_jobs
 
+from .conftest import locked
+
 PACKAGE = Path(robocache.__file__).parent
 LIBRARY = PACKAGE / "lib" / "librobocache.so"
 LIBRARIES = sorted(path for path in PACKAGE.rglob("*.so"))
@@ -294,9 +296,16 @@ def test_one_version_everywhere() -> None:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel built from a copy of the sources, without CUDA, which `make wheel` covers."""
-    folder = tmp_path_factory.mktemp("wheel")
+def wheel(shared_folder: Path) -> Path:
+    """A wheel built from a copy of the sources, without CUDA, which `make wheel` covers; once for all workers."""
+    folder = shared_folder / "wheel"
+    with locked(shared_folder / "wheel.lock"):
+        if not (folder / "dist").is_dir():
+            build_wheel(folder)
+    return next((folder / "dist").glob("*.whl"))
+
+
+def build_wheel(folder: Path) -> None:
     for name in ("build_tools", "csrc", "robocache"):
         ignore = shutil.ignore_patterns("*.so", "__pycache__", "include" if name == "robocache" else "")
         shutil.copytree(native.ROOT / name, folder / name, ignore=ignore)
@@ -306,7 +315,6 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = {**os.environ, "ROBOCACHE_CUDA": "0"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    return next((folder / "dist").glob("*.whl"))
 
 
 @pytest.mark.slow

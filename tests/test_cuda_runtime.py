@@ -208,6 +208,7 @@ def test_sixteen_streams_are_one_launch() -> None:
     assert_same_bits(got[1], want[1])
 
 
+@pytest.mark.alone
 def test_memory_stays_flat() -> None:
     values, times, targets = (t.cuda() for t in inputs(5, b=64, s=300, d=64, t=300))
     streams = on_device(streams_of(5))

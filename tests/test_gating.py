@@ -43,10 +43,12 @@ def run(tmp_path: Path, body: str, *options: str, gpu: bool, tests: str = TESTS,
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.conftest", "-p", "pretend"]
     command += ["-c", os.devnull, "--rootdir", str(tmp_path), *options, str(tmp_path / "test_sample.py")]
     path = os.pathsep.join([str(tmp_path), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    # These tests may run in a worker themselves; the run inside knows nothing of it.
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_XDIST", "OMP_"))}
     done = subprocess.run(
         command,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": path, "ROBOCACHE_REAL_DATA": str(tmp_path / "none"), **environment},
+        env={**outside, "PYTHONPATH": path, "ROBOCACHE_REAL_DATA": str(tmp_path / "none"), **environment},
         capture_output=True,
         text=True,
         timeout=300,
@@ -87,6 +89,70 @@ def test_a_marked_skip_fails_when_required(tmp_path: Path) -> None:
 def test_no_gpu_test_at_all_fails_when_required(tmp_path: Path) -> None:
     code, said = run(tmp_path, "pass", "--require-gpu", gpu=True, tests="def test_plain():\n    pass\n")
     assert code not in (0, 5) and "no GPU test was collected" in said
+
+
+WORKERS = ("-n", "2", "--dist", "worksteal")
+
+
+def test_workers_tell_once_what_was_left_out(tmp_path: Path) -> None:
+    code, said = run(tmp_path, "raise AssertionError", *WORKERS, gpu=False)
+    assert code == 0, said
+    assert said.count("left out: 1 GPU tests") == 1 and said.count("left out: 1 tests on recorded data") == 1
+    assert "1 passed, 2 deselected" in said
+
+
+def test_workers_keep_to_a_required_gpu(tmp_path: Path) -> None:
+    code, said = run(tmp_path, "pass", "--require-gpu", *WORKERS, gpu=False)
+    assert code not in (0, 5) and "--require-gpu: no CUDA device for this test" in said and "passed" not in said
+    code, said = run(tmp_path, "pytest.skip('not today')", "--require-gpu", *WORKERS, gpu=True)
+    assert code == 1 and "1 failed" in said and "was skipped" in said
+    code, said = run(tmp_path, "pass", "--require-gpu", *WORKERS, gpu=True, tests="def test_plain():\n    pass\n")
+    assert code not in (0, 5) and "no GPU test was collected" in said
+
+
+def test_workers_share_the_cores(tmp_path: Path) -> None:
+    tests = """
+        import os
+        import pytest
+        import torch
+
+        @pytest.mark.gpu
+        @pytest.mark.parametrize("number", range(4))
+        def test_threads(number):
+            {body}
+    """
+    body = f"assert torch.get_num_threads() == {max(1, len(os.sched_getaffinity(0)) // 2)}"
+    code, said = run(tmp_path, body, *WORKERS, gpu=True, tests=tests)
+    assert code == 0 and "4 passed" in said, said
+
+
+def test_only_one_test_runs_that_wants_to_be_alone(tmp_path: Path) -> None:
+    tests = """
+        import time
+        from pathlib import Path
+        import pytest
+
+        HERE = Path(__file__).parent
+
+        @pytest.mark.gpu
+        @pytest.mark.parametrize("number", range(6))
+        def test_with_others(number):
+            {body}
+            mark = HERE / f"running-{{number}}"
+            mark.touch()
+            time.sleep(0.05)
+            mark.unlink()
+
+        @pytest.mark.gpu
+        @pytest.mark.alone
+        @pytest.mark.parametrize("number", range(3))
+        def test_alone(number):
+            for _ in range(5):
+                assert not list(HERE.glob("running-*"))
+                time.sleep(0.02)
+    """
+    code, said = run(tmp_path, "pass", "-n", "3", gpu=True, tests=tests)
+    assert code == 0 and "9 passed" in said, said
 
 
 def test_counters_catch_a_backend_that_stood_in() -> None:

@@ -314,6 +314,7 @@ def test_a_grid_is_written_by_few_launches() -> None:
         assert 1 <= len(work) <= 4, (name, work)
 
 
+@pytest.mark.alone
 def test_memory_stays_flat() -> None:
     functions = [bound(call) for call in every_call(0).values()]
     for function in functions:

@@ -23,7 +23,7 @@ from .voxel_backends import C_API, CPU, CUDA, TORCH, Call, every_backend
 FAR = 2**31
 UNIT: dict[str, Any] = {"voxel_size": 1.0, "grid_min": 0.0}
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 def peak_mebibytes() -> float:
