@@ -1,8 +1,8 @@
 """The shortest way into the native library, for plain eager tensors that need no gradient.
 
-`resample` and `fuse` return NotImplemented, before any work, for every call that is not theirs: a mode, a transform or
-a tracer is active, a gradient is wanted, an argument is unusual or wrong. Where torch lacks what they need (its DLPack
-exchange table, or one of the questions they ask it), every call is not theirs.
+Every function here returns NotImplemented, before any work, for a call that is not its own: a mode, a transform or a
+tracer is active, a gradient is wanted, an argument is unusual or wrong. Where torch lacks what it takes (its DLPack
+exchange table, or one of the questions that are asked of it), no call is theirs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ._backend import native
 from ._checks import VALUE_DTYPES
 from ._kinds import EXTRAPOLATE, INVALID, KINDS, flat_groups
 from ._stream import Stream
+from ._voxel_names import BOUNDS, LAYOUTS, MODES, ORDERS, REDUCES
 
 
 def _not_mine(*args: Any) -> Any:
@@ -34,7 +35,7 @@ def _configure() -> bool:
         needs = {
             "tensor_type": torch.Tensor,
             "stream_type": Stream,
-            "empty_strided": torch.empty_strided,
+            "empty": torch.empty,
             "increment_version": torch._C._increment_version,
             "grad_enabled": torch.is_grad_enabled,
             "busy": (
@@ -48,6 +49,11 @@ def _configure() -> bool:
             "extrapolate": EXTRAPOLATE,
             "invalid": INVALID,
             "flat_groups": flat_groups,
+            "bounds": BOUNDS,
+            "layouts": LAYOUTS,
+            "reduces": REDUCES,
+            "orders": ORDERS,
+            "modes": MODES,
         }
     except AttributeError:
         return False
@@ -57,3 +63,7 @@ def _configure() -> bool:
 ENABLED = _configure()
 resample: Any = native.fast_resample if ENABLED else _not_mine
 fuse: Any = native.fast_fuse if ENABLED else _not_mine
+voxelize: Any = native.fast_voxelize if ENABLED else _not_mine
+voxelize_depth: Any = native.fast_voxelize_depth if ENABLED else _not_mine
+voxelize_sparse: Any = native.fast_voxelize_sparse if ENABLED else _not_mine
+devoxelize: Any = native.fast_devoxelize if ENABLED else _not_mine

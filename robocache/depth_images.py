@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
+from ._fast import voxelize_depth as _fast_voxelize_depth
 from ._voxel_call import prepare_features, prepare_images
 from ._voxel_dense import Options, run_dense
 from .voxelize import Numbers
@@ -72,6 +74,31 @@ def voxelize_depth(
         >>> grid.nonzero().tolist()
         [[0, 0, 1], [1, 0, 2], [1, 1, 1]]
     """
+    if not is_compiling():
+        done = _fast_voxelize_depth(
+            depth,
+            intrinsics,
+            camera_to_grid,
+            color,
+            depth_scale,
+            mask,
+            voxel_size,
+            grid_min,
+            grid_size,
+            reduce,
+            bounds,
+            layout,
+            out_dtype,
+            empty_value,
+            deterministic,
+            return_counts,
+            return_inverse,
+            return_dropped,
+            out,
+            backend,
+        )
+        if done is not NotImplemented:
+            return done
     source = prepare_images(depth, intrinsics, camera_to_grid, depth_scale, mask)
     options = Options(
         *(voxel_size, grid_min, grid_size, reduce, bounds, layout, out_dtype, empty_value, deterministic),

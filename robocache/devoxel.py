@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from ._checks import FLOAT_DTYPES, VALUE_DTYPES, shape_text
+from ._fast import devoxelize as _fast_devoxelize
 from ._kinds import choice
 from ._voxel_call import call, prepare_cloud, prepare_grid
 from ._voxel_checks import dtype_name, grid_sizes, want_device, want_number, want_tensor
@@ -76,6 +80,24 @@ def devoxelize(
         >>> robocache.devoxelize(grid, points, voxel_size=1.0, grid_min=0.0).flatten()
         tensor([ 0.,  5., 10.])
     """
+    if not is_compiling():
+        done = _fast_devoxelize(
+            grid,
+            points,
+            voxel_size,
+            grid_min,
+            mode,
+            layout,
+            row_splits,
+            mask,
+            pose,
+            bounds,
+            empty_value,
+            out_dtype,
+            backend,
+        )
+        if done is not NotImplemented:
+            return cast(Tensor, done)
     source = prepare_cloud(points, row_splits, mask, pose)
     kind, outside = choice("mode", mode, MODES), choice("bounds", bounds, BOUNDS)
     first = bool(choice("layout", layout, LAYOUTS))

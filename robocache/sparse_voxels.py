@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from ._checks import FLOAT_DTYPES
+from ._fast import voxelize_sparse as _fast_voxelize_sparse
 from ._kinds import choice
 from ._voxel_call import call, prepare_cloud, prepare_features, prepare_grid, want_deterministic
 from ._voxel_checks import dtype_name, grid_sizes, remembered, want_number, want_room, want_whole
@@ -156,6 +158,28 @@ def voxelize_point_cloud_sparse(
         >>> found.coords.tolist(), found.features.flatten().tolist(), int(found.num_voxels)
         ([[0, 0, 0], [2, 0, 0], [-1, -1, -1]], [2.0, 3.0, 0.0], 2)
     """
+    if not is_compiling():
+        done = _fast_voxelize_sparse(
+            points,
+            features,
+            voxel_size,
+            grid_min,
+            grid_size,
+            max_voxels,
+            max_points,
+            order,
+            reduce,
+            row_splits,
+            mask,
+            pose,
+            bounds,
+            out_dtype,
+            empty_value,
+            deterministic,
+            backend,
+        )
+        if done is not NotImplemented:
+            return SparseVoxels._make(done)
     source = prepare_cloud(points, row_splits, mask, pose)
     carried = prepare_features("features", source, features)
     own = None if carried is None else (carried.dtype, carried.shape[-1])

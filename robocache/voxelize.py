@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
+from ._fast import voxelize as _fast_voxelize
 from ._voxel_call import lowest_corners, prepare_cloud, prepare_features, voxel_table
 from ._voxel_checks import per_axis, want_device
 from ._voxel_dense import Options, run_dense
@@ -103,6 +105,30 @@ def voxelize_point_cloud(
         <BLANKLINE>
                 [[1]]], dtype=torch.int32)
     """
+    if not is_compiling():
+        done = _fast_voxelize(
+            points,
+            features,
+            row_splits,
+            mask,
+            pose,
+            voxel_size,
+            grid_min,
+            grid_size,
+            reduce,
+            bounds,
+            layout,
+            out_dtype,
+            empty_value,
+            deterministic,
+            return_counts,
+            return_inverse,
+            return_dropped,
+            out,
+            backend,
+        )
+        if done is not NotImplemented:
+            return done
     source = prepare_cloud(points, row_splits, mask, pose)
     options = Options(
         *(voxel_size, grid_min, grid_size, reduce, bounds, layout, out_dtype, empty_value, deterministic),

@@ -5,11 +5,9 @@
 // active, an argument is of another type, a shape does not fit. The slow path then does it, or raises the good message.
 #include <Python.h>
 
-#include <cstdlib>
-#include <cstring>
-
-#include "dlpack_read.h"
+#include "fast_call.h"
 #include "module.h"
+#include "voxel_read.h"
 
 namespace py = pybind11;
 
@@ -20,50 +18,11 @@ namespace {
 constexpr const char *kStreamFields[11] = {"values",      "times",   "kind",      "lengths", "row_splits", "rows",
                                            "extrapolate", "max_gap", "tolerance", "invalid", "time_offset"};
 
-PyObject *not_mine() {
-    PyErr_Clear();
-    Py_RETURN_NOTIMPLEMENTED;
-}
-
-// A contiguous tensor from torch's own allocator, on the device of `like`.
-Ref empty(const int64_t *sizes, int ndim, int32_t dtype, PyObject *like) {
-    const Ref shape(PyTuple_New(ndim));
-    const Ref strides(PyTuple_New(ndim));
-    const Ref device(PyObject_GetAttr(like, names.device));
-    if (!shape || !strides || !device) {
-        return Ref();
-    }
-    int64_t stride = 1;
-    for (int d = ndim - 1; d >= 0; --d) {
-        PyTuple_SET_ITEM(shape.get(), d, PyLong_FromLongLong(sizes[d]));
-        PyTuple_SET_ITEM(strides.get(), d, PyLong_FromLongLong(stride));
-        stride *= sizes[d] > 1 ? sizes[d] : 1;
-    }
-    PyObject *arguments[4] = {shape.get(), strides.get(), PyTuple_GET_ITEM(config.dtypes, dtype), device.get()};
-    return Ref(PyObject_Vectorcall(config.empty_strided, arguments, 2, names.empty_keywords));
-}
-
-bool backend_fits(PyObject *backend, const View &targets) {
-    return PyUnicode_CheckExact(backend) &&
-           (PyUnicode_CompareWithASCIIString(backend, "auto") == 0 ||
-            PyUnicode_CompareWithASCIIString(backend, targets.device_type == kCuda ? "cuda" : "cpu") == 0);
-}
-
-bool checks_synchronously() {
-    const char *asked = std::getenv("ROBOCACHE_CHECK");
-    return asked && std::strcmp(asked, "sync") == 0;
-}
-
 rc_status launch(Call &call) {
     rc_align_call &c = call.args.call;
     rc_status status;
     Py_BEGIN_ALLOW_THREADS;
-    if (call.targets.device_type == kCuda) {
-        status = rc_align_cuda(&c);
-    } else {
-        c.parallel_for = config.parallel_for;
-        status = rc_align_cpu(&c);
-    }
+    status = call.targets.device_type == kCuda ? rc_align_cuda(&c) : rc_align_cpu(&c);
     Py_END_ALLOW_THREADS;
     return status;
 }
@@ -73,10 +32,6 @@ PyObject *finish(Call &call, bool fused, PyObject *target_times, PyObject *retur
                  PyObject *out, PyObject *backend, bool grad_enabled) {
     int32_t dtype = kNoDtype;
     if (!out_dtype_of(out_dtype, &dtype) || !backend_fits(backend, call.targets) || !PyBool_Check(return_valid)) {
-        return not_mine();
-    }
-    const bool on_cuda = call.targets.device_type == kCuda;
-    if (on_cuda && (checks_synchronously() || !rc_cuda_available())) {
         return not_mine();
     }
     View out_view;
@@ -92,17 +47,17 @@ PyObject *finish(Call &call, bool fused, PyObject *target_times, PyObject *retur
         return not_mine();
     }
     rc_align_call &c = call.args.call;
-    if (on_cuda && config.api->current_work_stream(kCuda, call.targets.device_index, &c.cuda_stream) != 0) {
+    if (!place(c, call.targets)) {
         return not_mine();
     }
     Ref result;
     if (out == Py_None) {
-        result = empty(call.args.out_sizes, 3, c.out_dtype, target_times);
-        View made;
-        if (!result || !view_of(result.get(), &made)) {
-            return result ? not_mine() : nullptr;
+        void *data = nullptr;
+        result = empty(call.args.out_sizes, 3, c.out_dtype, target_times, call.targets, &data);
+        if (!result) {
+            return not_mine();
         }
-        builder.set_contiguous_out(made.data);
+        builder.set_contiguous_out(data);
     } else {
         Py_INCREF(out);
         result = Ref(out);
@@ -110,40 +65,25 @@ PyObject *finish(Call &call, bool fused, PyObject *target_times, PyObject *retur
     Ref valid;
     if (return_valid == Py_True) {
         const int64_t sizes[3] = {c.batch, c.num_targets, c.num_streams};
-        valid = empty(sizes, fused ? 3 : 2, RC_BOOL, target_times);
-        View made;
-        if (!valid || !view_of(valid.get(), &made)) {
-            return valid ? not_mine() : nullptr;
+        void *data = nullptr;
+        valid = empty(sizes, fused ? 3 : 2, RC_BOOL, target_times, call.targets, &data);
+        if (!valid) {
+            return not_mine();
         }
-        c.valid = static_cast<uint8_t *>(made.data);
+        c.valid = static_cast<uint8_t *>(data);
     }
     const rc_status status = launch(call);
-    if (status == RC_INVALID_ARGUMENT || status == RC_UNSUPPORTED || status == RC_NO_CUDA) {
-        return not_mine(); // found before any work
+    if (is_refusal(status)) {
+        return not_mine();
     }
     if (status != RC_OK) {
         set_python_error(status);
         return nullptr;
     }
-    if (out != Py_None) {
-        const Ref list(PyList_New(1));
-        if (!list) {
-            return nullptr;
-        }
-        Py_INCREF(out);
-        PyList_SET_ITEM(list.get(), 0, out);
-        const Ref done(PyObject_CallOneArg(config.increment_version, list.get()));
-        if (!done) {
-            return nullptr;
-        }
+    if (out != Py_None && !note_written(out)) {
+        return nullptr;
     }
     return valid ? PyTuple_Pack(2, result.get(), valid.get()) : result.release();
-}
-
-// 1: gradients are on, 0: off, -1: error.
-int grad_mode() {
-    const Ref enabled(PyObject_CallNoArgs(config.grad_enabled));
-    return enabled ? PyObject_IsTrue(enabled.get()) : -1;
 }
 
 bool read_targets(PyObject *target_times, bool grad_enabled, View *targets) {
@@ -245,14 +185,17 @@ bool configure(const py::capsule &exchange, uintptr_t parallel_for, const py::di
     names.dtype = PyUnicode_InternFromString("dtype");
     names.device = PyUnicode_InternFromString("device");
     names.is_neg = PyUnicode_InternFromString("is_neg");
-    names.empty_keywords = PyTuple_Pack(2, names.dtype, names.device);
+    names.clamp_max_ = PyUnicode_InternFromString("clamp_max_");
+    names.mean = PyUnicode_InternFromString("mean");
+    names.dtype_only = PyTuple_Pack(1, names.dtype);
+    names.dtype_device = PyTuple_Pack(2, names.dtype, names.device);
     for (int f = 0; f < 11; ++f) {
         names.fields[f] = PyUnicode_InternFromString(kStreamFields[f]);
     }
     config.parallel_for = reinterpret_cast<rc_parallel_for_fn>(parallel_for);
     config.tensor_type = reinterpret_cast<PyTypeObject *>(keep(needs["tensor_type"]));
     config.stream_type = reinterpret_cast<PyTypeObject *>(keep(needs["stream_type"]));
-    config.empty_strided = keep(needs["empty_strided"]);
+    config.empty = keep(needs["empty"]);
     config.increment_version = keep(needs["increment_version"]);
     config.grad_enabled = keep(needs["grad_enabled"]);
     config.busy = keep(needs["busy"]);
@@ -261,6 +204,7 @@ bool configure(const py::capsule &exchange, uintptr_t parallel_for, const py::di
     config.extrapolate = keep(needs["extrapolate"]);
     config.invalid = keep(needs["invalid"]);
     config.flat_groups = keep(needs["flat_groups"]);
+    configure_voxel_door(needs);
     config.api = api; // last: the functions look at it first
     return true;
 }
@@ -272,7 +216,7 @@ void add_dlpack_door(py::module_ &m) {
         throw py::error_already_set();
     }
     m.def("configure_fast", &configure, py::arg("exchange"), py::arg("parallel_for"), py::arg("needs"),
-          "Hands torch's DLPack exchange table and helpers to fast_resample and fast_fuse.");
+          "Hands torch's DLPack exchange table and helpers to the functions of the fast path.");
 }
 
 } // namespace robocache

@@ -38,7 +38,7 @@ static int32_t rc_dtype_of(dlpack::DataType type) {
     case dlpack::kBool:
         return type.bits == 8 ? RC_BOOL : kNoDtype;
     case dlpack::kUInt:
-        return type.bits == 8 ? RC_UINT8 : kNoDtype;
+        return type.bits == 8 ? RC_UINT8 : type.bits == 16 ? RC_UINT16 : kNoDtype;
     case dlpack::kInt:
         return type.bits == 64   ? RC_INT64
                : type.bits == 32 ? RC_INT32
@@ -50,7 +50,7 @@ static int32_t rc_dtype_of(dlpack::DataType type) {
     }
 }
 
-bool view_of(PyObject *object, View *view) {
+bool depth_view(PyObject *object, View *view) {
     if (!is_tensor(object)) {
         return false;
     }
@@ -85,7 +85,11 @@ bool is_plain_float(PyObject *object, const View &view, bool grad_enabled) {
     return negated.get() == Py_False;
 }
 
-static bool optional_view(PyObject *object, View *view) {
+bool view_of(PyObject *object, View *view) {
+    return depth_view(object, view) && view->dtype != RC_UINT16;
+}
+
+bool optional_view(PyObject *object, View *view) {
     return object == Py_None || view_of(object, view);
 }
 
@@ -101,7 +105,7 @@ static bool span_of(PyObject *object, double *span) {
     return *span >= 0.0;
 }
 
-static bool choice_of(PyObject *object, PyObject *options, int64_t *number) {
+bool choice_of(PyObject *object, PyObject *options, int64_t *number) {
     if (!PyUnicode_CheckExact(object)) {
         return false;
     }

@@ -12,13 +12,13 @@
 
 namespace robocache {
 
-// What robocache._fast hands over once; all references are kept for the life of the process.
+// What robocache._fast hands over once (voxel_read.h has the rest); all references are kept for the life of the process.
 struct Config {
     const dlpack::ExchangeApi *api = nullptr;
     rc_parallel_for_fn parallel_for = nullptr;
     PyTypeObject *tensor_type = nullptr;
     PyTypeObject *stream_type = nullptr;
-    PyObject *empty_strided = nullptr;
+    PyObject *empty = nullptr;
     PyObject *increment_version = nullptr;
     PyObject *grad_enabled = nullptr; // callable, no arguments
     PyObject *busy = nullptr;         // tuple of callables; one that returns neither 0, False nor None: not ours
@@ -32,8 +32,10 @@ extern Config config;
 
 // Names and keyword tuples, made once.
 struct Names {
-    PyObject *requires_grad, *dtype, *device, *is_neg, *empty_keywords;
-    PyObject *fields[11]; // of Stream
+    PyObject *requires_grad, *dtype, *device, *is_neg, *clamp_max_;
+    PyObject *mean;                      // a reduction
+    PyObject *dtype_only, *dtype_device; // keywords of torch.empty
+    PyObject *fields[11];                // of Stream
 };
 extern Names names;
 
@@ -87,11 +89,20 @@ bool is_tensor(PyObject *object);
 // A plain tensor as a view; false when it is not one the kernels can read in place.
 bool view_of(PyObject *object, View *view);
 
+// ... None leaves `view` as it is.
+bool optional_view(PyObject *object, View *view);
+
+// ... of depth images, which alone may be uint16.
+bool depth_view(PyObject *object, View *view);
+
 // Floating tensors: neither asking for a gradient nor lazily negated.
 bool is_plain_float(PyObject *object, const View &view, bool grad_enabled);
 
 // `from` holds the fields of Stream in their order; false for a stream that is not plain.
 bool read_stream(PyObject *const *from, size_t index, bool grad_enabled, Call &call);
+
+// The number of a name; false for what is none.
+bool choice_of(PyObject *object, PyObject *options, int64_t *number);
 
 // None leaves `dtype` as it is; false for what is no torch dtype the kernels know.
 bool out_dtype_of(PyObject *object, int32_t *dtype);

@@ -106,4 +106,6 @@ PYBIND11_MODULE(_native, m) {
     add_numpy_door(m);
     add_voxel_numpy_door(m);
     add_dlpack_door(m);
+    add_voxel_door(m);
+    add_voxel_rows_door(m);
 }

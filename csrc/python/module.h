@@ -17,6 +17,8 @@ void set_python_error(rc_status status);
 void add_numpy_door(pybind11::module_ &m);
 void add_voxel_numpy_door(pybind11::module_ &m);
 void add_dlpack_door(pybind11::module_ &m);
+void add_voxel_door(pybind11::module_ &m);
+void add_voxel_rows_door(pybind11::module_ &m);
 
 } // namespace robocache
 
