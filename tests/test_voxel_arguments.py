@@ -3,6 +3,7 @@ runs."""
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,13 @@ D, K, COLOR = torch.ones(2, 3, 6, 8), torch.tensor([50.0, 50.0, 4.0, 3.0]), torc
 G = torch.zeros(2, 4, 5, 6, 1)
 FLOATS = "float16, bfloat16, float32, float64"
 VALUES = f"{FLOATS}, bool, uint8, int8, int16, int32, int64"
+
+FAST_DOORS = {
+    "voxelize": "_fast_voxelize",
+    "sparse_voxels": "_fast_voxelize_sparse",
+    "depth_images": "_fast_voxelize_depth",
+    "devoxel": "_fast_devoxelize",
+}
 
 Wrong = dict[str, tuple[dict[str, Any], type[Exception], str]]
 
@@ -482,6 +490,8 @@ def test_a_backend_that_did_not_load_says_why(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(_ops, "LOAD_ERROR", "the library is not here")
     monkeypatch.setattr(_backend, "_warned", set())
+    for door, name in FAST_DOORS.items():  # which are off where a library did not load
+        monkeypatch.setattr(importlib.import_module(f"robocache.{door}"), name, lambda *args: NotImplemented)
     for form in FUNCTIONS:
         with pytest.raises(RuntimeError, match="^backend='cpu' cannot run: the library is not here$"):
             function(form)(**RIGHT[form], backend="cpu")

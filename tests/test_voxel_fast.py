@@ -232,9 +232,10 @@ def test_other_calls_are_left_alone(name: str) -> None:
 
 
 def test_large_results_are_left_to_the_way_that_asks_for_memory() -> None:
-    with way("dense") as taken, mock.patch("robocache.voxelize.prepare_cloud", side_effect=LookupError):
-        with pytest.raises(LookupError):
-            robocache.voxelize_point_cloud(*LEFT["larger than small"].given, **LEFT["larger than small"].options)
+    call = LEFT["larger than small"]
+    slow = mock.patch("robocache.voxelize.prepare_cloud", side_effect=LookupError)
+    with way("dense") as taken, slow, pytest.raises(LookupError):
+        robocache.voxelize_point_cloud(*call.given, **call.options)
     assert taken == [False]
 
 

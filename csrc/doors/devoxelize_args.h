@@ -21,6 +21,13 @@ struct DevoxelizeArgs {
     Shape out;
 };
 
+// Of a call that is built: see the other is_small().
+inline bool is_small(const DevoxelizeArgs &args) {
+    const double columns = static_cast<double>(args.call.num_columns);
+    const double elements = elements_of(args.out);
+    return is_small(columns > 0.0 ? elements / columns : 0.0, args.call.num_columns, elements);
+}
+
 class DevoxelizeBuilder : public PointChecks {
 public:
     DevoxelizeBuilder(DevoxelizeArgs &args, std::string *error) : PointChecks(error), args_(args) {}

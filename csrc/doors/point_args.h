@@ -54,6 +54,20 @@ inline bool is_dense(const View &view, int32_t count) {
     return true;
 }
 
+// Elements of all dimensions together; a double, as shapes may come unchecked.
+inline double elements_of(const Shape &shape) {
+    double count = 1.0;
+    for (int32_t d = 0; d < shape.ndim; ++d) {
+        count *= static_cast<double>(shape.sizes[d]);
+    }
+    return count;
+}
+
+// One thread is done with such a call before others are awake: some ten microseconds of work at most.
+inline bool is_small(double points, int64_t columns, double elements) {
+    return points * static_cast<double>(columns + 8) <= 8192.0 && elements <= 16384.0;
+}
+
 inline int32_t compute_dtype(int32_t dtype) {
     return dtype == RC_FLOAT64 ? RC_FLOAT64 : RC_FLOAT32;
 }

@@ -42,6 +42,16 @@ struct VoxelArgs {
     Shape coords, num_voxels, gathered;
 };
 
+// Of a call that is built: see the other is_small().
+inline bool is_small(const VoxelArgs &args) {
+    double elements = elements_of(args.gathered);
+    for (int32_t o = 0; o < args.call.num_outputs; ++o) {
+        elements += elements_of(args.shapes[o]);
+    }
+    const rc_point_features *features = args.call.features;
+    return is_small(elements_of(args.inverse), features ? features->num_columns : 0, elements);
+}
+
 // Builds the descriptor of a dense or sparse call; the first thing that is wrong ends it.
 class VoxelBuilder : public PointChecks {
 public:

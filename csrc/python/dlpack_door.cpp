@@ -47,7 +47,7 @@ PyObject *finish(Call &call, bool fused, PyObject *target_times, PyObject *retur
         return not_mine();
     }
     rc_align_call &c = call.args.call;
-    if (!place(c, call.targets)) {
+    if (!place(c, call.targets, false)) {
         return not_mine();
     }
     Ref result;

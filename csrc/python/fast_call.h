@@ -22,14 +22,14 @@ Ref empty(const int64_t *sizes, int ndim, int32_t dtype, PyObject *like, const V
 // Tells autograd that `tensor` was written; false with a Python error.
 bool note_written(PyObject *tensor);
 
-// Device and stream of a CUDA call, threads of a CPU call. False where torch does not tell its stream.
+// Device and stream of a CUDA call, threads of a CPU call that is not small. False where torch does not tell its stream.
 template <typename Descriptor>
-bool place(Descriptor &call, const View &like) {
+bool place(Descriptor &call, const View &like, bool small) {
     if (like.device_type == kCuda) {
         call.device = like.device_index;
         return config.api->current_work_stream(kCuda, like.device_index, &call.cuda_stream) == 0;
     }
-    call.parallel_for = config.parallel_for;
+    call.parallel_for = small ? nullptr : config.parallel_for;
     return true;
 }
 

@@ -228,7 +228,7 @@ PyObject *finish(DenseCall &call, PyObject *const *options) {
     }
     VoxelBuilder builder(call.args, nullptr);
     if (!builder.build(in) || !(out != Py_None ? set_out(builder, call) : allocate_grids(call)) ||
-        !allocate_extras(call) || !place(call.args.call, in.points)) {
+        !allocate_extras(call) || !place(call.args.call, in.points, is_small(call.args))) {
         return not_mine();
     }
     if (!call.names.featured) {

@@ -155,7 +155,7 @@ PyObject *fast_voxelize_sparse(PyObject *, PyObject *const *args, Py_ssize_t cou
         return not_mine();
     }
     VoxelBuilder builder(call.args, nullptr);
-    if (!builder.build(call.in) || !allocate_all(call) || !place(call.args.call, call.in.points)) {
+    if (!builder.build(call.in) || !allocate_all(call) || !place(call.args.call, call.in.points, is_small(call.args))) {
         return not_mine();
     }
     if (call.names.count == 0 && call.in.max_points == 0) {
@@ -251,7 +251,7 @@ PyObject *fast_devoxelize(PyObject *, PyObject *const *args, Py_ssize_t count) {
     in.poses = source.poses;
     DevoxelizeArgs made;
     DevoxelizeBuilder builder(made, nullptr);
-    if (!read_asked(args[kAsked], in) || !builder.build(in) || !place(made.call, in.points)) {
+    if (!read_asked(args[kAsked], in) || !builder.build(in) || !place(made.call, in.points, is_small(made))) {
         return not_mine();
     }
     const OwnShape own(made.out, source.alone);

@@ -29,7 +29,7 @@ void devoxelize(StableIValue *stack) {
     build(builder, given.in, error);
     Handle out = make(args.out, given.in.points);
     args.call.out = view_of(out.get(), true).data;
-    place(args.call, given.in.points);
+    place(args.call, given.in.points, is_small(args));
     expect_ok(given.in.points.device_type == kCuda ? rc_devoxelize_cuda(&args.call) : rc_devoxelize_cpu(&args.call));
     stack[0] = to_stack(out.release());
 }
@@ -102,7 +102,7 @@ void devoxelize_backward_kernel(StableIValue *stack, uint64_t, uint64_t) {
         grad_points = empty(none, 1, points.dtype, points);
     }
     if (need_grid || need_points) {
-        place(args.call, points);
+        place(args.call, points, is_small(args));
         expect_ok(points.device_type == kCuda ? rc_devoxelize_backward_cuda(&call) : rc_devoxelize_backward_cpu(&call));
     }
     if (need_grid && values.dtype <= RC_BFLOAT16) {

@@ -60,14 +60,14 @@ inline Handle make(const Shape &shape, const View &like) {
     return empty(shape.sizes, shape.ndim, shape.dtype, like);
 }
 
-// Device or threads and pool of a call.
+// Device of a CUDA call, threads of a CPU call that is not small.
 template <typename Call>
-void place(Call &call, const View &points) {
+void place(Call &call, const View &points, bool small) {
     if (points.device_type == kCuda) {
         call.device = points.device_index;
         call.cuda_stream = current_cuda_stream(points.device_index);
     } else {
-        call.parallel_for = robocache_torch_parallel_for;
+        call.parallel_for = small ? nullptr : robocache_torch_parallel_for;
     }
 }
 

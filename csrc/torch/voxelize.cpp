@@ -63,7 +63,7 @@ Handle workspace(const Call &asking, rc_voxel_call &call, rc_status (*size_of)(c
 }
 
 void launch(VoxelArgs &args, const View &points) {
-    place(args.call, points);
+    place(args.call, points, is_small(args));
     if (points.device_type == kCuda) {
         const Handle space = workspace(args.call, args.call, &rc_voxelize_cuda_workspace, points);
         expect_ok(rc_voxelize_cuda(&args.call));
@@ -152,7 +152,7 @@ void voxelize_sparse(StableIValue *stack) {
             args.sparse.slots = static_cast<int64_t *>(results.add(args.inverse, points));
         }
     }
-    place(args.call, points);
+    place(args.call, points, is_small(args));
     if (points.device_type == kCuda) {
         const Handle space = workspace(args.sparse, args.call, &rc_voxelize_sparse_cuda_workspace, points);
         expect_ok(rc_voxelize_sparse_cuda(&args.sparse));

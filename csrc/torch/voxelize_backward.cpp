@@ -135,7 +135,7 @@ void voxelize_backward_kernel(StableIValue *stack, uint64_t, uint64_t) {
     made.add(call.num_columns);
     Handle result = make(made, inverse);
     call.grad_features = view_of(result.get(), true).data;
-    place(call, inverse);
+    place(call, inverse, false); // its pieces of work are large
     expect_ok(inverse.device_type == kCuda ? rc_voxelize_backward_cuda(&call) : rc_voxelize_backward_cpu(&call));
     stack[0] = to_stack(result.release());
 }
