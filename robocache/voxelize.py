@@ -1,8 +1,9 @@
 """Point clouds to dense grids on torch tensors: `voxelize_point_cloud`, and `auto_grid_min` for grids that begin where
 the points do.
 
-A call is checked here, brought into the form of torch.ops.robocache and computed there; backend="torch" is the plain
-torch reference.
+A call goes the shortest way there is. Plain eager tensors without gradients go straight into the native library
+(`_fast`); everything else is checked here, brought into the form of torch.ops.robocache and computed there;
+backend="torch" is the plain torch reference.
 """
 
 from __future__ import annotations

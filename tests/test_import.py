@@ -122,6 +122,10 @@ def test_the_fast_path_does_without_the_exchange_table() -> None:
         "assert not _fast.ENABLED\n"
         f"assert {CALL}).item() == 1.0\n"
         "assert robocache.launch_counts()['align_cpu'] == 1\n"
+        "assert robocache.voxelize_point_cloud(\n"
+        "    torch.zeros(1, 3), voxel_size=1.0, grid_min=0.0, grid_size=1\n"
+        ").all()\n"
+        "assert robocache.launch_counts()['voxelize_cpu'] == 1\n"
     )
 
 

@@ -1,5 +1,6 @@
 /* rc_voxelize_backward_cpu: every point gathers from its row. */
 #include "common/common.h"
+#include "core/portable.h"
 #include "rows.h"
 #include "run.h"
 
@@ -10,6 +11,9 @@
 typedef struct work {
     const rc_voxel_grad_call *call;
     const rc_row_table *table;
+    int64_t element;                          /* bytes of the gradient that is written */
+    int64_t grad_bytes[RC_MAX_VOXEL_OUTPUTS]; /* of a row of each gradient */
+    int64_t arg_bytes[RC_MAX_VOXEL_OUTPUTS];  /* of its arguments, or 0 */
     bool wide;
 } work;
 
@@ -40,8 +44,16 @@ static int64_t sample_of(const rc_voxel_grad_call *call, int64_t point) {
 #define AHEAD 16      /* points whose rows are asked for early: they lie anywhere in grids larger than any cache */
 #define CACHE_LINE 64 /* bytes */
 
-/* Starts the rows of a point on their way. A guess of the sample is good enough. */
-static void ask_for_row(const work *job, int64_t b, int64_t point) {
+/* Starts the first lines of a row on their way. */
+static void ask_for(const void *rows, int64_t row, int64_t bytes) {
+    const char *from = (const char *)rows + row * bytes;
+    for (int64_t line = 0; line < bytes && line < 4 * CACHE_LINE; line += CACHE_LINE) {
+        __builtin_prefetch(from + line);
+    }
+}
+
+/* The rows of a point. A guess of the sample is good enough. */
+static void ask_for_rows(const work *job, int64_t b, int64_t point) {
     const rc_voxel_grad_call *call = job->call;
     const int64_t row = call->inverse[point];
     if (row < 0 || row >= call->num_rows || b >= call->batch) {
@@ -49,18 +61,8 @@ static void ask_for_row(const work *job, int64_t b, int64_t point) {
     }
     const int64_t at = b * call->num_rows + row;
     for (int32_t g = 0; g < call->num_grads; ++g) {
-        const rc_voxel_grad *grad = &call->grads[g];
-        const int64_t bytes = call->num_columns * (int64_t)rc_dtype_size(grad->dtype);
-        const char *from = (const char *)grad->grad + at * bytes;
-        for (int64_t line = 0; line < bytes && line < 4 * CACHE_LINE; line += CACHE_LINE) {
-            __builtin_prefetch(from + line);
-        }
-        if (grad->arg) {
-            const int64_t arg_bytes = call->num_columns * (int64_t)rc_dtype_size(grad->arg_dtype);
-            for (int64_t line = 0; line < arg_bytes && line < 4 * CACHE_LINE; line += CACHE_LINE) {
-                __builtin_prefetch((const char *)grad->arg + at * arg_bytes + line);
-            }
-        }
+        ask_for(call->grads[g].grad, at, job->grad_bytes[g]);
+        ask_for(call->grads[g].arg, at, job->arg_bytes[g]);
     }
     if (call->counts) {
         __builtin_prefetch(call->counts + at);
@@ -87,12 +89,12 @@ static void gather_points(int64_t begin, int64_t end, void *context) {
             }
         }
         if (!call->channels_first && i + AHEAD < end) {
-            ask_for_row(job, b, i + AHEAD);
+            ask_for_rows(job, b, i + AHEAD);
         }
         const int64_t row = n >= 0 ? call->inverse[i] : -1; /* a packed point may lie in no sample */
-        char *to = (char *)call->grad_features + i * columns * (int64_t)rc_dtype_size(call->grad_dtype);
-        if (row < 0 || row >= call->num_rows) {
-            memset(to, 0, (size_t)columns * rc_dtype_size(call->grad_dtype));
+        char *to = (char *)call->grad_features + i * columns * job->element;
+        if (row < 0 || row >= call->num_rows || call->num_grads == 0) {
+            memset(to, 0, (size_t)(columns * job->element));
         } else if (job->wide) {
             gather_f64(job, b, n, row, to);
         } else {
@@ -121,9 +123,15 @@ rc_status rc_voxelize_backward_cpu(const rc_voxel_grad_call *call) {
     if (status != RC_OK || points == 0 || call->num_columns == 0) {
         return status;
     }
-    work job = {.call = call, .table = rc_row_kernels(), .wide = call->grad_dtype == RC_FLOAT64};
+    work job = {.call = call,
+                .table = rc_row_kernels(),
+                .element = (int64_t)rc_dtype_size(call->grad_dtype),
+                .wide = call->grad_dtype == RC_FLOAT64};
     for (int32_t g = 0; g < call->num_grads; ++g) {
-        job.wide = job.wide || call->grads[g].dtype == RC_FLOAT64;
+        const rc_voxel_grad *grad = &call->grads[g];
+        job.wide = job.wide || grad->dtype == RC_FLOAT64;
+        job.grad_bytes[g] = call->num_columns * (int64_t)rc_dtype_size(grad->dtype);
+        job.arg_bytes[g] = grad->arg ? call->num_columns * (int64_t)rc_dtype_size(grad->arg_dtype) : 0;
     }
     const int64_t cost = (call->num_grads + 1) * (call->num_columns + 8);
     rc_run(call->parallel_for, call->pool, points, 1 + (64 * 1024) / cost, gather_points, &job);
