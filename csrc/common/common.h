@@ -33,6 +33,9 @@ rc_status rc_check_sparse_call(const rc_sparse_call *call);
 rc_status rc_check_voxel_grad_call(const rc_voxel_grad_call *call);
 rc_status rc_check_devoxelize_call(const rc_devoxelize_call *call);
 rc_status rc_check_devoxelize_grad_call(const rc_devoxelize_grad_call *call);
+rc_status rc_check_copies(const rc_copy *copies, int32_t count, const char *name);
+rc_status rc_check_copy_call(const rc_copy_call *call);
+rc_status rc_check_replay_call(const rc_replay_call *call);
 
 /* A stream's policy in the time dtype's terms. */
 rc_policy rc_make_policy(const rc_stream *stream, int32_t time_dtype);

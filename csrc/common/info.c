@@ -57,7 +57,8 @@ const char *rc_kernel_name(int32_t kernel) {
                                                       "devoxelize_cpu",
                                                       "devoxelize_cuda",
                                                       "devoxelize_backward_cpu",
-                                                      "devoxelize_backward_cuda"};
+                                                      "devoxelize_backward_cuda",
+                                                      "copy_many_cuda"};
     return kernel >= 0 && kernel < RC_NUM_KERNELS ? names[kernel] : NULL;
 }
 

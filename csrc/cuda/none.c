@@ -65,6 +65,29 @@ rc_status rc_voxelize_sparse_cuda_workspace(const rc_sparse_call *call, size_t *
     return rc_fail(RC_NO_CUDA, "rc_voxelize_sparse_cuda_workspace: %s", k_why);
 }
 
+rc_status rc_copy_many_cuda(const rc_copy_call *call) {
+    (void)call;
+    return rc_fail(RC_NO_CUDA, "rc_copy_many_cuda: %s", k_why);
+}
+
+rc_status rc_replay_graph_cuda(const rc_replay_call *call) {
+    (void)call;
+    return rc_fail(RC_NO_CUDA, "rc_replay_graph_cuda: %s", k_why);
+}
+
+rc_status rc_cuda_is_capturing(void *cuda_stream, bool *capturing) {
+    (void)cuda_stream;
+    if (capturing != NULL) {
+        *capturing = false;
+    }
+    return rc_fail(RC_NO_CUDA, "rc_cuda_is_capturing: %s", k_why);
+}
+
+rc_status rc_cuda_mend_capture(void *cuda_stream) {
+    (void)cuda_stream;
+    return rc_fail(RC_NO_CUDA, "rc_cuda_mend_capture: %s", k_why);
+}
+
 rc_status rc_cuda_take_fault(int32_t device, rc_fault_report *report) {
     (void)device;
     if (report != NULL) {

@@ -481,6 +481,62 @@ typedef struct rc_devoxelize_grad_call {
 RC_API rc_status rc_devoxelize_backward_cpu(const rc_devoxelize_grad_call *call);
 RC_API rc_status rc_devoxelize_backward_cuda(const rc_devoxelize_grad_call *call);
 
+/* ---- Copies and CUDA graphs ------------------------------------------------------------------------------------- */
+
+#define RC_MAX_COPIES 64    /* tensors of one rc_copy_many_cuda call */
+#define RC_MAX_COPY_DIMS 16 /* dimensions of one of them */
+
+/* One tensor copied onto another of the same shape and element size; they must not overlap. Destination strides must
+ * give every element a place of its own, but for dimensions whose stride is zero on both sides: these are copied once. */
+typedef struct rc_copy {
+    void *to;
+    const void *from;
+    const int64_t *sizes;        /* [num_dims] */
+    const int64_t *to_strides;   /* [num_dims], in elements */
+    const int64_t *from_strides; /* [num_dims], in elements */
+    int32_t num_dims;
+    int32_t element_size; /* bytes: 1, 2, 4, 8 or 16 */
+} rc_copy;
+
+typedef struct rc_copy_call {
+    uint32_t struct_size; /* sizeof(rc_copy_call) */
+    int32_t num_copies;   /* 0 .. RC_MAX_COPIES */
+    const rc_copy *copies;
+    int32_t device;    /* CUDA device ordinal, on which all of them lie */
+    int32_t reserved;  /* zero */
+    void *cuda_stream; /* cudaStream_t */
+} rc_copy_call;
+
+/* Copies many small tensors in one kernel launch; those that are no dense block of memory on both sides take further
+ * launches, a batch of them each. No synchronisation, no allocation; may be captured. There is no CPU form: it saves
+ * launches, and a CPU has none. */
+RC_API rc_status rc_copy_many_cuda(const rc_copy_call *call);
+
+/* One replay of an instantiated CUDA graph with the copies around it, all on one stream. */
+typedef struct rc_replay_call {
+    uint32_t struct_size;      /* sizeof(rc_replay_call) */
+    int32_t device;            /* CUDA device ordinal */
+    void *graph_exec;          /* cudaGraphExec_t */
+    const rc_copy *copies_in;  /* before the graph */
+    const rc_copy *copies_out; /* behind it */
+    int32_t num_copies_in;     /* 0 .. RC_MAX_COPIES */
+    int32_t num_copies_out;    /* likewise */
+    void *cuda_stream;         /* cudaStream_t */
+    void *wait_for;            /* cudaEvent_t that the stream waits for first, or NULL */
+    void *done;                /* cudaEvent_t recorded last, or NULL */
+} rc_replay_call;
+
+/* RC_UNSUPPORTED, before anything is launched, while `cuda_stream` is being captured. No synchronisation. */
+RC_API rc_status rc_replay_graph_cuda(const rc_replay_call *call);
+
+/* *capturing: whether a capture is under way on `cuda_stream`. */
+RC_API rc_status rc_cuda_is_capturing(void *cuda_stream, bool *capturing);
+
+/* Makes the end of a capture that broke possible again: a capture on `cuda_stream` that was invalidated is dropped, and
+ * where none is under way an empty one begins (thread local). Whoever began the first one can then end it in the usual
+ * way, which gives back what it holds, and gets an empty graph. */
+RC_API rc_status rc_cuda_mend_capture(void *cuda_stream);
+
 /* ---- CUDA state ------------------------------------------------------------------------------------------------ */
 
 /* True where this build holds CUDA kernels and a driver and a device answer. */
@@ -513,9 +569,10 @@ typedef enum rc_kernel {
     RC_KERNEL_DEVOXELIZE_CPU = 14,
     RC_KERNEL_DEVOXELIZE_CUDA = 15,
     RC_KERNEL_DEVOXELIZE_BACKWARD_CPU = 16,
-    RC_KERNEL_DEVOXELIZE_BACKWARD_CUDA = 17
+    RC_KERNEL_DEVOXELIZE_BACKWARD_CUDA = 17,
+    RC_KERNEL_COPY_MANY_CUDA = 18
 } rc_kernel;
-#define RC_NUM_KERNELS 18
+#define RC_NUM_KERNELS 19
 
 /* "align_cpu", ...; NULL past the last. */
 RC_API const char *rc_kernel_name(int32_t kernel);

@@ -108,4 +108,5 @@ PYBIND11_MODULE(_native, m) {
     add_dlpack_door(m);
     add_voxel_door(m);
     add_voxel_rows_door(m);
+    add_graph_door(m);
 }

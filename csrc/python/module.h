@@ -19,6 +19,7 @@ void add_voxel_numpy_door(pybind11::module_ &m);
 void add_dlpack_door(pybind11::module_ &m);
 void add_voxel_door(pybind11::module_ &m);
 void add_voxel_rows_door(pybind11::module_ &m);
+void add_graph_door(pybind11::module_ &m);
 
 } // namespace robocache
 

@@ -1,0 +1,600 @@
+"""`CUDAGraphCache`: which calls are captured, replayed, evicted and left alone."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ParamSpec, TypeVar, overload
+
+import torch
+from torch import Tensor
+from torch.compiler import is_compiling
+
+from .._backend import native
+from ._device import Backend, Captured, CaptureFailed, CudaBackend
+from ._key import READY, describe, substitute
+from ._policy import Budget, Gain, Trial
+from ._report import GraphStats, KeyStats
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_WATCHED, _ON, _OFF = 0, 1, 2  # State of csrc/python/graph_entry.h
+MAX_FUNCTIONS = 1024  # remembered without a graph; each new lambda is a function of its own
+MAX_REFUSED = 1024  # keys remembered as off or failed
+SNOOZE = 16  # sightings of a key that there was no room for, until it is looked at again
+
+
+class BorrowedOutputError(RuntimeError):
+    """An output that a graph had lent was used after the graph was replayed again."""
+
+
+@dataclass
+class _Function:
+    """One wrapped function."""
+
+    number: int
+    fn: Callable[..., Any]
+    name: str
+    call: Callable[..., Any] | None = None
+    keys: int = 0
+
+
+@dataclass(eq=False)
+class _Record:
+    """One key."""
+
+    function: _Function
+    entry: Any  # native GraphEntry
+    hash: int
+    arguments: str
+    state: str = "trial"
+    reason: str = ""
+    captured: Captured | None = None
+    trial: Trial | None = None
+    gain: Gain | None = None
+    pinned: bool = False
+    moving: set[int] = field(default_factory=set)  # inputs that did not stay where they were
+    captures: int = 1
+    generation: int = 0  # replays whose outputs were lent
+
+    @property
+    def bytes(self) -> int:
+        return 0 if self.captured is None else self.captured.bytes
+
+
+class CUDAGraphCache:
+    """Replays repeated calls as CUDA graphs: `cache(fn, x, y)` gives what `fn(x, y)` gives, with one launch.
+
+    A call is the same as an earlier one when the function, the device, the structure of its arguments, the shapes,
+    strides and dtypes of their tensors, all other arguments (by value) and torch's modes (gradients, inference,
+    autocast, determinism, TF32) are. The second of a kind is captured. After that, eager calls and replays take turns
+    a few times and are timed, without waiting for the device; a key whose replays are no faster runs eagerly from then
+    on, and `stats()` says so.
+
+    Inputs that stand where they stood before are read in place; others are copied in by one kernel launch. A function
+    must compute the same things with the same tensors each time: what it reads other than by its arguments (weights of
+    a module, a global) is read where it stood at capture, and Python code with side effects runs at capture only.
+
+    Left alone, and counted by reason in `stats()`: calls on CPU tensors, calls that need a gradient, under
+    torch.compile, torch.func transforms, modes and tracing, inside another capture, with tensor subclasses or
+    unhashable arguments. A function that cannot be captured (it synchronises, writes to its arguments, returns
+    something that is no tensor) runs eagerly and is not tried again; `stats()` has the reason.
+
+    Threads and streams: any thread may call, on any stream; replays of one graph follow each other.
+
+    Args:
+        max_graphs: graphs held at once; the one used longest ago goes first.
+        max_bytes: device memory of graphs and their buffers, None for no limit.
+        outputs: "clone": every call returns tensors of its own, copied out by one kernel launch. "borrow": the graph's
+            own tensors, overwritten by its next replay; passing one back after that raises BorrowedOutputError, other
+            uses go unseen. "ring": tensors out of `ring` sets that take turns.
+        ring: sets of output tensors a graph has with outputs="ring".
+        capture_after: which identical call is captured; the ones before it run eagerly.
+        measure_gain: time a key before it is trusted. False replays whatever was captured.
+        min_gain: how many times faster a replay must be.
+
+    Raises:
+        ValueError: an argument out of its range.
+        BorrowedOutputError: by calls, see `outputs`.
+
+    Example:
+        >>> cache = robocache.CUDAGraphCache(max_graphs=8)
+        >>> def batch(values, times, targets):
+        ...     aligned = robocache.resample_trajectories(values, times, targets)
+        ...     return (aligned - aligned.mean(1, keepdim=True)) / aligned.std(1, keepdim=True)
+        >>> fast = cache.wrap(batch)
+        >>> out = fast(values, times, targets)
+        >>> print(cache.stats())
+    """
+
+    def __init__(
+        self,
+        max_graphs: int = 32,
+        max_bytes: int | None = None,
+        outputs: str = "clone",
+        *,
+        ring: int = 2,
+        capture_after: int = 2,
+        measure_gain: bool = True,
+        min_gain: float = 1.05,
+        _backend: Backend | None = None,
+    ) -> None:
+        if outputs not in ("clone", "borrow", "ring"):
+            raise ValueError(f"outputs: expected 'clone', 'borrow' or 'ring', got {outputs!r}")
+        for name, value, least in (("max_graphs", max_graphs, 1), ("ring", ring, 1), ("capture_after", capture_after, 1)):
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}: expected an int of {least} or more, got {value!r}")
+        if max_bytes is not None and (not isinstance(max_bytes, int) or max_bytes < 0):
+            raise ValueError(f"max_bytes: expected None or an int of 0 or more, got {max_bytes!r}")
+        if not min_gain > 0:
+            raise ValueError(f"min_gain: expected more than 0, got {min_gain!r}")
+        self.max_graphs, self.max_bytes, self.outputs = max_graphs, max_bytes, outputs
+        self._measure_gain, self._min_gain, self._capture_after = measure_gain, min_gain, capture_after
+        self._backend: Backend = CudaBackend(outputs, ring) if _backend is None else _backend
+        self._lock = threading.RLock()
+        self._functions: OrderedDict[Any, _Function] = OrderedDict()
+        self._next_function = 0
+        self._live: dict[Any, _Record] = {}  # by native entry
+        self._refused: OrderedDict[Any, _Record] = OrderedDict()
+        self._leaving: list[tuple[_Record, Captured]] = []  # evicted, with replays still in flight
+        self._budget = Budget(free=max_graphs)
+        self._counts = {"captures": 0, "failures": 0, "evictions": 0, "hits": 0, "misses": 0, "off": 0}
+        self._bypasses: dict[str, int] = {}
+        self._saved_us = 0.0  # by records that are gone
+        self._table = native.GraphTable(self._backend.cuda, capture_after) if READY else None
+        if self._table is not None and outputs == "borrow":
+            self._table.borrowing = 1
+        self._number = next(_numbers)
+        _caches[self._number] = self
+
+    # ---- Calling ------------------------------------------------------------------------------------------------
+
+    def __call__(self, fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
+        """fn(*args, **kwargs), replayed where it can be. The function is known by equality: bound methods of one object
+        are the same function."""
+        if is_compiling():
+            _note_compile(self._number)
+            return fn(*args, **kwargs)
+        call: Callable[..., R] = self._function(fn).call  # type: ignore[assignment]
+        return call(*args, **kwargs)
+
+    def wrap(self, fn: Callable[P, R]) -> Callable[P, R]:
+        """fn with its calls going through this cache; also a decorator, `@cache.wrap`."""
+        call = self._function(fn).call
+        assert call is not None
+        return call
+
+    def _function(self, fn: Callable[..., Any]) -> _Function:
+        try:
+            known = self._functions.get(fn)
+            key: Any = fn
+        except TypeError:  # unhashable: known by identity, and kept so that no other takes its place
+            key = id(fn)
+            known = self._functions.get(key)
+        if known is not None:
+            return known
+        if not callable(fn):
+            raise TypeError(f"fn: expected a callable, got {type(fn).__name__}")
+        with self._lock:
+            self._next_function += 1
+            made = _Function(self._next_function, fn, getattr(fn, "__qualname__", None) or type(fn).__name__)
+            made.call = self._caller(made)
+            self._functions[key] = made
+            if len(self._functions) > MAX_FUNCTIONS:
+                old = next((k for k, f in self._functions.items() if f.keys == 0 and f is not made), None)
+                if old is not None:
+                    del self._functions[old]
+        return made
+
+    def _caller(self, function: _Function) -> Callable[..., Any]:
+        fn, number, cache_number = function.fn, function.number, self._number
+        if self._table is None:
+
+            @functools.wraps(fn)
+            def call(*args: Any, **kwargs: Any) -> Any:
+                if is_compiling():
+                    _note_compile(cache_number)
+                else:
+                    self._bypass("the native library did not load")
+                return fn(*args, **kwargs)
+        else:
+            graph_call, handle, sighting = native.graph_call, self._table.handle, native.GraphSighting
+
+            @functools.wraps(fn)
+            def call(*args: Any, **kwargs: Any) -> Any:
+                if is_compiling():
+                    _note_compile(cache_number)
+                    return fn(*args, **kwargs)
+                done = graph_call(handle, number, args, kwargs or None)
+                if done is NotImplemented:
+                    return fn(*args, **kwargs)
+                if type(done) is sighting:
+                    return self._decide(function, done, args, kwargs)
+                return done
+
+        call.cache = self  # type: ignore[attr-defined]
+        return call
+
+    def _bypass(self, reason: str) -> None:
+        with self._lock:
+            self._bypasses[reason] = self._bypasses.get(reason, 0) + 1
+
+    # ---- One call that the hot path does not answer ---------------------------------------------------------------
+
+    def _decide(self, function: _Function, sighting: Any, args: Any, kwargs: Any) -> Any:
+        with self._lock:
+            self._sweep()
+            self._check_lent(sighting.tensors)
+            record = None if sighting.entry is None else self._live.get(sighting.entry)
+            if record is None and sighting.entry is None and sighting.ready:
+                record = self._consider(function, sighting, args, kwargs)
+                if record is not None and record.captured is not None:
+                    return self._replay(record, sighting, function, args, kwargs)
+            if record is None or record.captured is None:
+                self._counts["misses" if sighting.entry is None else "off"] += 1
+                side = None
+            else:
+                self._table.touch(record.entry)
+                moved = self._moved(record, sighting)
+                if moved and not self._capture_again(record, moved, sighting, args, kwargs):
+                    self._counts["off"] += 1
+                    side = None
+                else:
+                    side = "replay" if record.trial is None else self._turn(record)
+            if side == "replay":
+                assert record is not None
+                wanted = record.trial.wants() if record.trial is not None else None
+                if wanted is None:
+                    return self._replay(record, sighting, function, args, kwargs)
+                result, sample = self._backend.timed(
+                    lambda: self._replay(record, sighting, function, args, kwargs), sighting.device_index
+                )
+                record.trial.add("replay", sample)  # type: ignore[union-attr]
+                return result
+        fn = function.fn
+        if side == "eager":
+            assert record is not None and record.trial is not None
+            self._counts["misses"] += 1
+            result, sample = self._backend.timed(lambda: fn(*args, **kwargs), sighting.device_index)
+            record.trial.add("eager", sample)
+            return result
+        begin = time.perf_counter()
+        result = fn(*args, **kwargs)
+        self._budget.note_eager((time.perf_counter() - begin) * 1e6)
+        return result
+
+    def _turn(self, record: _Record) -> str | None:
+        """How a call of a key on trial runs: "replay", "eager", or None when the trial has just ended badly."""
+        trial = record.trial
+        assert trial is not None
+        wanted = trial.wants()
+        if wanted is not None:
+            return wanted
+        gain = trial.gain()
+        if gain is None:
+            return "replay"  # the device has yet to pass the timed calls
+        record.gain = gain
+        record.trial = None
+        if gain.ratio >= self._min_gain:
+            self._switch_on(record)
+            return "replay"
+        self._refuse(record, "off", f"eager takes {gain.eager_us:.1f} us, a replay {gain.replay_us:.1f} us")
+        self._counts["off"] += 1
+        return None
+
+    def _replay(self, record: _Record, sighting: Any, function: _Function, args: Any, kwargs: Any) -> Any:
+        captured = record.captured
+        assert captured is not None
+        result = captured.replay(record.entry, sighting)
+        if result is None and not _returns_none(captured):
+            self._counts["misses"] += 1
+            return function.fn(*args, **kwargs)
+        record.entry.hits += 1
+        self._counts["hits"] += 1
+        return self._lend(record, result) if self.outputs == "borrow" else result
+
+    # ---- Captures -----------------------------------------------------------------------------------------------
+
+    def _consider(self, function: _Function, sighting: Any, args: Any, kwargs: Any) -> _Record | None:
+        """Captures a call that was seen often enough, if there is room and it can be paid."""
+        table, budget = self._table, self._budget
+        unseen = table.misses + table.off
+        if not budget.admits(unseen, self._saved()) or not self._make_room():
+            table.snooze(sighting.hash, SNOOZE)
+            return None
+        return self._add(function, sighting, args, kwargs)
+
+    def _add(self, function: _Function, sighting: Any, args: Any, kwargs: Any) -> _Record:
+        """A new key, captured or failed."""
+        record = _Record(
+            function, self._table.insert(sighting), sighting.hash, describe(sighting.tensors), trial=self._new_trial()
+        )
+        function.keys += 1
+        record.moving = {i for i, stayed in enumerate(sighting.stayed) if not stayed}
+        if self._capture(record, sighting, args, kwargs):
+            self._live[record.entry] = record
+            if self._over_bytes(record):
+                return record
+            if record.trial is None:
+                record.state = "on"
+        return record
+
+    def _new_trial(self) -> Trial | None:
+        return Trial() if self._measure_gain else None
+
+    def _capture(self, record: _Record, sighting: Any, args: Any, kwargs: Any) -> bool:
+        tensors = sighting.tensors
+        in_place = [i not in record.moving for i in range(len(tensors))]
+        begin = time.perf_counter()
+        try:
+            record.captured = self._backend.capture(record.function.fn, args, kwargs, tensors, in_place)
+        except CaptureFailed as error:
+            reason = str(error)
+        else:
+            reason = ""
+            self._counts["captures"] += 1
+            record.moving = {i for i, stays in enumerate(record.captured.in_place) if not stays}
+        self._budget.note_capture((time.perf_counter() - begin) * 1e6)
+        if reason:
+            self._counts["failures"] += 1
+            self._refuse(record, "failed", reason)
+        return not reason
+
+    def _moved(self, record: _Record, sighting: Any) -> set[int]:
+        """Inputs that the graph reads in place and that are elsewhere now."""
+        captured = record.captured
+        assert captured is not None
+        return {
+            i
+            for i, (now, then) in enumerate(zip(sighting.addresses, captured.addresses, strict=True))
+            if captured.in_place[i] and now != then
+        }
+
+    def _capture_again(self, record: _Record, moved: set[int], sighting: Any, args: Any, kwargs: Any) -> bool:
+        """Captures a key whose inputs moved, with a buffer for those; the second time, for all."""
+        record.moving |= moved if record.captures == 1 else set(range(len(sighting.tensors)))
+        record.captures += 1
+        self._let_go(record)
+        record.trial = self._new_trial()
+        record.gain = None
+        record.state = "trial" if record.trial is not None else "on"
+        record.entry.state = _WATCHED
+        return self._capture(record, sighting, args, kwargs) and not self._over_bytes(record)
+
+    def _switch_on(self, record: _Record) -> None:
+        record.state = "on"
+        # Graphs with random numbers go through torch, which keeps their offsets; lent outputs are counted in Python.
+        if record.captured is not None and record.captured.arm(record.entry) and self.outputs != "borrow":
+            record.entry.state = _ON
+
+    def _refuse(self, record: _Record, state: str, reason: str) -> None:
+        """The key runs eagerly from now on, and is remembered among others of its kind."""
+        self._let_go(record)
+        record.state, record.reason, record.trial = state, reason, None
+        record.entry.state = _OFF
+        self._live.pop(record.entry, None)
+        self._refused[record.entry] = record
+        if len(self._refused) > MAX_REFUSED:
+            _, old = self._refused.popitem(last=False)
+            self._drop(old)
+
+    # ---- Memory -------------------------------------------------------------------------------------------------
+
+    def _held_bytes(self) -> int:
+        return sum(record.bytes for record in self._live.values()) + sum(c.bytes for _, c in self._leaving)
+
+    def _make_room(self) -> bool:
+        """Room for one more graph; False when all are pinned."""
+        while len(self._live) >= self.max_graphs:
+            if not self._evict(None):
+                return False
+        return True
+
+    def _over_bytes(self, record: _Record) -> bool:
+        """Evicts others until the limit holds; True when `record` itself cannot stay."""
+        if self.max_bytes is None:
+            return False
+        while sum(r.bytes for r in self._live.values()) > self.max_bytes:
+            if record.bytes > self.max_bytes or not self._evict(record):
+                self._refuse(record, "off", f"{record.bytes} bytes do not fit into max_bytes={self.max_bytes}")
+                return True
+        return False
+
+    def _evict(self, keep: _Record | None) -> bool:
+        """Drops the graph that was used longest ago."""
+        candidates = [r for r in self._live.values() if not r.pinned and r is not keep]
+        if not candidates:
+            return False
+        victim = min(candidates, key=lambda r: r.entry.last_use)
+        del self._live[victim.entry]
+        self._counts["evictions"] += 1
+        self._let_go(victim)
+        self._drop(victim)
+        return True
+
+    def _drop(self, record: _Record) -> None:
+        """Forgets a key; it is new when it comes again."""
+        if record.gain is not None:
+            self._saved_us += record.entry.hits * max(record.gain.saved_us, 0.0)
+        record.function.keys -= 1
+        self._table.erase(record.entry)
+        self._table.snooze(record.hash, self._capture_after)
+
+    def _let_go(self, record: _Record) -> None:
+        """Frees a record's graph now if it is idle, else when its last replay has passed."""
+        captured, record.captured = record.captured, None
+        if captured is None:
+            return
+        record.entry.retire()
+        if captured.idle():
+            captured.free(record.entry)
+        else:
+            self._leaving.append((record, captured))
+
+    def _sweep(self) -> None:
+        if self._leaving:
+            waiting = self._leaving
+            self._leaving = [(r, c) for r, c in waiting if not c.idle()]
+            for record, captured in waiting:
+                if captured.idle() and all(captured is not c for _, c in self._leaving):
+                    captured.free(record.entry)
+
+    def clear(self) -> None:
+        """Forgets every key, waits for replays in flight and gives their memory back. Counters of `stats()` stay."""
+        with self._lock:
+            for record in [*self._live.values(), *self._refused.values()]:
+                if record.captured is not None:
+                    captured, record.captured = record.captured, None
+                    captured.free(record.entry)
+                self._drop(record)
+            for record, captured in self._leaving:
+                captured.free(record.entry)
+            self._live.clear()
+            self._refused.clear()
+            self._leaving.clear()
+            self._budget = Budget(free=self.max_graphs)
+            if self._table is not None:
+                self._table.forget()
+
+    # ---- Asked for by name --------------------------------------------------------------------------------------
+
+    def prewarm(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> bool:
+        """Captures this call now, before it is first needed. Runs the function once to warm it up.
+
+        Returns:
+            True when the key has a graph; False when it has none, for a reason that `stats()` tells.
+        """
+        return self._ready(fn, args, kwargs) is not None
+
+    def pin(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> bool:
+        """`prewarm`, and the graph is never evicted. Returns what `prewarm` returns."""
+        record = self._ready(fn, args, kwargs)
+        if record is not None:
+            record.pinned = True
+        return record is not None
+
+    def unpin(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
+        """The opposite of `pin`."""
+        with self._lock:
+            sighting = self._look(fn, args, kwargs)
+            record = None if sighting is None or sighting.entry is None else self._live.get(sighting.entry)
+            if record is not None:
+                record.pinned = False
+
+    def _look(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """The call's sighting, or None with the reason counted."""
+        function = self._function(fn)
+        if self._table is None:
+            self._bypass("the native library did not load")
+            return None
+        seen = self._table.look(function.number, args, kwargs)
+        if isinstance(seen, str):
+            self._bypass(seen)
+            return None
+        return seen
+
+    def _ready(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> _Record | None:
+        with self._lock:
+            sighting = self._look(fn, args, kwargs)
+            if sighting is None:
+                return None
+            if sighting.entry is not None:
+                record = self._live.get(sighting.entry)
+                return record if record is not None and record.captured is not None else None
+            self._backend.warm_up(fn, args, kwargs, sighting.tensors)
+            if not self._make_room():
+                return None
+            record = self._add(self._function(fn), sighting, args, kwargs)
+            if record.captured is None:
+                return None
+            record.captured.replay(record.entry, sighting)  # uploads the graph and tells whether it draws numbers
+            return record
+
+    # ---- Borrowed outputs ---------------------------------------------------------------------------------------
+
+    def _lend(self, record: _Record, result: Any) -> Any:
+        """Views of the graph's outputs that know which replay they are of."""
+        record.generation += 1
+        lent = []
+        for tensor in _tensors(result):
+            view = tensor.detach()
+            view._robocache_lent = (record, record.generation)  # type: ignore[attr-defined]
+            lent.append(view)
+            if record.generation > 1 and not tensor.is_inference():
+                torch._C._increment_version([tensor])  # autograd, too, sees that it was written
+        return substitute(result, iter(lent))
+
+    def _check_lent(self, tensors: list[Tensor]) -> None:
+        if self.outputs != "borrow":
+            return
+        for number, tensor in enumerate(tensors):
+            base = None if tensor.is_inference() else tensor._base
+            stamp = getattr(tensor, "_robocache_lent", None) or getattr(base, "_robocache_lent", None)
+            if stamp is not None and stamp[0].generation != stamp[1]:
+                raise BorrowedOutputError(
+                    f"tensor argument {number} is an output of {stamp[0].function.name}, lent at its replay {stamp[1]}; "
+                    f"replay {stamp[0].generation} has written over it. Clone what outlives the next call, or use "
+                    f"outputs='clone'"
+                )
+
+    # ---- Telling ------------------------------------------------------------------------------------------------
+
+    def _saved(self) -> float:
+        live = (r.entry.hits * max(r.gain.saved_us, 0.0) for r in self._live.values() if r.gain is not None)
+        return self._saved_us + sum(live)
+
+    def stats(self) -> GraphStats:
+        """Hits, misses, captures, evictions, bytes and what each key gains; `print` shows a report."""
+        with self._lock:
+            self._sweep()
+            counts, table = self._counts, self._table
+            bypasses = dict(self._bypasses)
+            if table is not None:
+                for reason, count in table.left_alone().items():
+                    bypasses[reason] = bypasses.get(reason, 0) + count
+            records = [*self._live.values(), *self._refused.values()]
+            keys = [
+                KeyStats(
+                    r.function.name,
+                    r.arguments,
+                    r.state,
+                    r.reason,
+                    r.entry.hits,
+                    None if r.gain is None else r.gain.eager_us,
+                    None if r.gain is None else r.gain.replay_us,
+                    r.bytes,
+                    r.pinned,
+                )
+                for r in sorted(records, key=lambda r: -r.entry.hits)
+            ]
+            return GraphStats(
+                hits=counts["hits"] + (0 if table is None else table.hits),
+                misses=counts["misses"] + (0 if table is None else table.misses),
+                off=counts["off"] + (0 if table is None else table.off),
+                bypasses=bypasses,
+                captures=counts["captures"],
+                failures=counts["failures"],
+                evictions=counts["evictions"],
+                graphs=len(self._live),
+                max_graphs=self.max_graphs,
+                bytes=self._held_bytes(),
+                max_bytes=self.max_bytes,
+                saved_us=self._saved(),
+                keys=tuple(keys),
+            )
+
+    def __repr__(self) -> str:
+        return f"CUDAGraphCache(max_graphs={self.max_graphs}, max_bytes={self.max_bytes}, outputs={self.outputs!r})"
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
+    return [tensor for item in items for tensor in _tensors(item)]
