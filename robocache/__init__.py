@@ -8,6 +8,7 @@ arithmetic on GPU, CPU and robot.
     robocache.voxelize_depth               depth images to a grid
     robocache.devoxelize                   a grid read at points
     robocache.auto_grid_min                the corner of a grid that begins where the points do
+    robocache.CUDAGraphCache               repeated calls replayed as CUDA graphs; cuda_graph is its decorator
     robocache.numpy                        these functions on NumPy arrays; does not import torch
     torch.ops.robocache                    the operators underneath
 
@@ -30,19 +31,25 @@ if TYPE_CHECKING:
     from .align import fuse_multimodal, resample_trajectories
     from .depth_images import voxelize_depth
     from .devoxel import devoxelize
+    from .graphs import BorrowedOutputError, CUDAGraphCache, GraphStats, cuda_graph, graph_cache
     from .sparse_voxels import SparseVoxels, voxelize_point_cloud_sparse
     from .voxelize import auto_grid_min, voxelize_point_cloud
 
 __all__ = [
+    "BorrowedOutputError",
+    "CUDAGraphCache",
     "DataError",
+    "GraphStats",
     "SparseVoxels",
     "Stream",
     "__version__",
     "auto_grid_min",
     "check",
+    "cuda_graph",
     "devoxelize",
     "fuse_multimodal",
     "fused_columns",
+    "graph_cache",
     "launch_counts",
     "resample_trajectories",
     "reset_launch_counts",
@@ -61,6 +68,11 @@ _LAZY = {
     "voxelize_depth": ".depth_images",
     "voxelize_point_cloud": ".voxelize",
     "voxelize_point_cloud_sparse": ".sparse_voxels",
+    "BorrowedOutputError": ".graphs",
+    "CUDAGraphCache": ".graphs",
+    "GraphStats": ".graphs",
+    "cuda_graph": ".graphs",
+    "graph_cache": ".graphs",
     "check": "._config",
     "launch_counts": "._config",
     "reset_launch_counts": "._config",

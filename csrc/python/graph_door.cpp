@@ -293,7 +293,7 @@ py::object rebuild_result(const py::list &nodes, const py::list &tensors) {
 // The call as a Sighting that counts nothing, or the reason for leaving it alone.
 py::object look(Table &table, int64_t function, const py::tuple &args, const py::dict &kwargs) {
     Signature signature;
-    const Why why = read_call(function, table.device_type, args.ptr(), kwargs.ptr(), &signature);
+    const Why why = read_call(function, table.device_type, args.ptr(), kwargs.empty() ? Py_None : kwargs.ptr(), &signature);
     if (why != Why::kNone) {
         return py::str(kWhyNames[static_cast<size_t>(why)]);
     }
@@ -314,7 +314,8 @@ void retire(Entry &entry) {
     }
 }
 
-py::object replay_or_none(Entry &entry, const Sighting &sighting) {
+// The result, or NotImplemented where nothing was launched.
+py::object replay_sighting(Entry &entry, const Sighting &sighting) {
     PyObject *result = replay(entry, sighting.signature.tensors, sighting.signature.stream);
     if (result) {
         return py::reinterpret_steal<py::object>(result);
@@ -322,7 +323,7 @@ py::object replay_or_none(Entry &entry, const Sighting &sighting) {
     if (PyErr_Occurred()) {
         throw py::error_already_set();
     }
-    return py::none();
+    return py::reinterpret_borrow<py::object>(Py_NotImplemented);
 }
 
 py::list objects_of(const std::vector<Ref> &refs) {
@@ -394,7 +395,7 @@ void add_graph_door(py::module_ &m) {
         .def_readwrite("last_use", &Entry::last_use)
         .def("arm", &arm)
         .def("retire", &retire)
-        .def("replay", &replay_or_none, "The result, or None where nothing was launched.");
+        .def("replay", &replay_sighting);
     py::class_<Sighting>(m, "GraphSighting")
         .def_property_readonly("hash", [](const Sighting &s) { return s.signature.hash; })
         .def_property_readonly("tensors", [](const Sighting &s) { return objects_of(s.objects); })

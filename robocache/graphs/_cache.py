@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
 import time
 import weakref
@@ -28,6 +29,19 @@ _WATCHED, _ON, _OFF = 0, 1, 2  # State of csrc/python/graph_entry.h
 MAX_FUNCTIONS = 1024  # remembered without a graph; each new lambda is a function of its own
 MAX_REFUSED = 1024  # keys remembered as off or failed
 SNOOZE = 16  # sightings of a key that there was no room for, until it is looked at again
+
+
+_numbers = itertools.count(1)
+_caches: weakref.WeakValueDictionary[str, CUDAGraphCache] = weakref.WeakValueDictionary()
+
+
+@torch.compiler.assume_constant_result
+def _note_compile(number: str) -> int:
+    """Counts a call that torch.compile traces; runs while it traces, and leaves nothing in the compiled code."""
+    cache = _caches.get(number)
+    if cache is not None:
+        cache._bypass("torch.compile")
+    return 0
 
 
 class BorrowedOutputError(RuntimeError):
@@ -127,7 +141,11 @@ class CUDAGraphCache:
     ) -> None:
         if outputs not in ("clone", "borrow", "ring"):
             raise ValueError(f"outputs: expected 'clone', 'borrow' or 'ring', got {outputs!r}")
-        for name, value, least in (("max_graphs", max_graphs, 1), ("ring", ring, 1), ("capture_after", capture_after, 1)):
+        for name, value, least in (
+            ("max_graphs", max_graphs, 1),
+            ("ring", ring, 1),
+            ("capture_after", capture_after, 1),
+        ):
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{name}: expected an int of {least} or more, got {value!r}")
         if max_bytes is not None and (not isinstance(max_bytes, int) or max_bytes < 0):
@@ -150,7 +168,7 @@ class CUDAGraphCache:
         self._table = native.GraphTable(self._backend.cuda, capture_after) if READY else None
         if self._table is not None and outputs == "borrow":
             self._table.borrowing = 1
-        self._number = next(_numbers)
+        self._number = f"cache {next(_numbers)}"  # a str: torch.compile never makes it symbolic
         _caches[self._number] = self
 
     # ---- Calling ------------------------------------------------------------------------------------------------
@@ -259,14 +277,17 @@ class CUDAGraphCache:
                 return result
         fn = function.fn
         if side == "eager":
-            assert record is not None and record.trial is not None
-            self._counts["misses"] += 1
+            assert record is not None
             result, sample = self._backend.timed(lambda: fn(*args, **kwargs), sighting.device_index)
-            record.trial.add("eager", sample)
+            with self._lock:
+                self._counts["misses"] += 1
+                if record.trial is not None:
+                    record.trial.add("eager", sample)
             return result
         begin = time.perf_counter()
         result = fn(*args, **kwargs)
-        self._budget.note_eager((time.perf_counter() - begin) * 1e6)
+        with self._lock:
+            self._budget.note_eager((time.perf_counter() - begin) * 1e6)
         return result
 
     def _turn(self, record: _Record) -> str | None:
@@ -282,7 +303,7 @@ class CUDAGraphCache:
         record.gain = gain
         record.trial = None
         if gain.ratio >= self._min_gain:
-            self._switch_on(record)
+            record.state = "on"
             return "replay"
         self._refuse(record, "off", f"eager takes {gain.eager_us:.1f} us, a replay {gain.replay_us:.1f} us")
         self._counts["off"] += 1
@@ -292,9 +313,11 @@ class CUDAGraphCache:
         captured = record.captured
         assert captured is not None
         result = captured.replay(record.entry, sighting)
-        if result is None and not _returns_none(captured):
+        if result is NotImplemented:
             self._counts["misses"] += 1
             return function.fn(*args, **kwargs)
+        if record.state == "on":
+            self._speed_up(record)
         record.entry.hits += 1
         self._counts["hits"] += 1
         return self._lend(record, result) if self.outputs == "borrow" else result
@@ -367,10 +390,10 @@ class CUDAGraphCache:
         record.entry.state = _WATCHED
         return self._capture(record, sighting, args, kwargs) and not self._over_bytes(record)
 
-    def _switch_on(self, record: _Record) -> None:
-        record.state = "on"
-        # Graphs with random numbers go through torch, which keeps their offsets; lent outputs are counted in Python.
-        if record.captured is not None and record.captured.arm(record.entry) and self.outputs != "borrow":
+    def _speed_up(self, record: _Record) -> None:
+        """From now on C++ replays it. Not graphs with random numbers, whose offsets torch keeps, nor lent outputs,
+        which Python counts."""
+        if record.captured is not None and record.captured.armed and self.outputs != "borrow":
             record.entry.state = _ON
 
     def _refuse(self, record: _Record, state: str, reason: str) -> None:
@@ -538,7 +561,7 @@ class CUDAGraphCache:
             stamp = getattr(tensor, "_robocache_lent", None) or getattr(base, "_robocache_lent", None)
             if stamp is not None and stamp[0].generation != stamp[1]:
                 raise BorrowedOutputError(
-                    f"tensor argument {number} is an output of {stamp[0].function.name}, lent at its replay {stamp[1]}; "
+                    f"tensor argument {number} is an output of {stamp[0].function.name}, lent at replay {stamp[1]}; "
                     f"replay {stamp[0].generation} has written over it. Clone what outlives the next call, or use "
                     f"outputs='clone'"
                 )
@@ -598,3 +621,40 @@ def _tensors(value: Any) -> list[Tensor]:
         return [value]
     items = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
     return [tensor for item in items for tensor in _tensors(item)]
+
+
+_default: CUDAGraphCache | None = None
+_default_lock = threading.Lock()
+
+
+def graph_cache() -> CUDAGraphCache:
+    """The process's own cache, which `cuda_graph` uses: 32 graphs, cloned outputs.
+
+    Example:
+        >>> print(robocache.graph_cache().stats())
+    """
+    global _default
+    with _default_lock:
+        if _default is None:
+            _default = CUDAGraphCache()
+        return _default
+
+
+@overload
+def cuda_graph(fn: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
+def cuda_graph(*, cache: CUDAGraphCache | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def cuda_graph(fn: Any = None, /, *, cache: CUDAGraphCache | None = None) -> Any:
+    """Decorator: repeated calls of the function are replayed as CUDA graphs.
+
+    Args:
+        fn: the function.
+        cache: which cache holds its graphs; None is `graph_cache()`.
+
+    Example:
+        >>> @robocache.cuda_graph
+        ... def batch(values, times, targets):
+        ...     return robocache.resample_trajectories(values, times, targets).softmax(-1)
+    """
+    held = graph_cache() if cache is None else cache
+    return held.wrap if fn is None else held.wrap(fn)

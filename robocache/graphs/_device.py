@@ -31,13 +31,10 @@ class Captured(Protocol):
     bytes: int
     in_place: list[bool]  # inputs read where the caller has them
     addresses: list[int]  # where the graph reads its inputs
+    armed: bool  # `entry` can be replayed by the C++ hot path
 
     def replay(self, entry: Any, sighting: Any) -> Any:
-        """The call's result; None where nothing was launched and the caller must run it eagerly."""
-        ...
-
-    def arm(self, entry: Any) -> bool:
-        """Hands the graph to the C++ hot path; False when it must go through `replay`."""
+        """The call's result; NotImplemented where nothing was launched and the caller must run it eagerly."""
         ...
 
     def idle(self) -> bool:
@@ -257,12 +254,14 @@ class CudaCaptured:
         self._last: torch.cuda.Stream | None = None
         self._turn = 0
         self._random: bool | None = None  # known after the first replay
-        self._armed = False
+        self.armed = False
 
     def replay(self, entry: Any, sighting: Any) -> Any:
-        if self._armed:
+        if self.armed:
             return entry.replay(sighting)
-        return self._replay_by_torch(sighting)
+        result = self._replay_by_torch(sighting)
+        self._arm(entry)
+        return result
 
     def _replay_by_torch(self, sighting: Any) -> Any:
         """The first replay, and all of a graph with random numbers, whose offsets torch keeps."""
@@ -291,10 +290,11 @@ class CudaCaptured:
             self._last = stream
         return _rebuild(self._nodes, results)
 
-    def arm(self, entry: Any) -> bool:
+    def _arm(self, entry: Any) -> None:
+        """Hands the graph to the hot path, unless torch must see each replay."""
         raw = getattr(self._graph, "raw_cuda_graph_exec", None)
-        if self._random is not False or self._last is None or raw is None:
-            return False
+        if self._random or self._last is None or raw is None:
+            return
         like = [torch.empty_like(t, device="meta") for t in self._outputs]
         entry.arm(
             int(raw()),
@@ -311,8 +311,7 @@ class CudaCaptured:
             _MODES[self._mode],
             self._sets,
         )
-        self._armed = True
-        return True
+        self.armed = True
 
     def idle(self) -> bool:
         return self._last is None or self._event.query()

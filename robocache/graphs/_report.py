@@ -90,7 +90,9 @@ def _us(value: float | None) -> str:
 
 
 def _table(keys: Sequence[KeyStats]) -> list[str]:
-    rows: list[tuple[str, ...]] = [("function", "state", "hits", "eager us", "replay us", "gain", "memory", "arguments")]
+    rows: list[tuple[str, ...]] = [
+        ("function", "state", "hits", "eager us", "replay us", "gain", "memory", "arguments")
+    ]
     for key in keys:
         gain = "-" if key.gain is None else f"{key.gain:.2f}x"
         state = key.state + (" (pinned)" if key.pinned else "")
