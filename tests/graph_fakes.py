@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from robocache._backend import native
 from robocache.graphs._device import CaptureFailed
 from robocache.graphs._key import outline, substitute
-from robocache._backend import native
 
 
 class FakeSample:

@@ -469,7 +469,9 @@ def test_a_borrowed_output_that_was_overwritten_is_refused_as_input() -> None:
     second = cache(step, a * 10)
     assert torch.equal(second, a * 10 + 1) and torch.equal(kept, a + 1)
     for stale in (first, first[:4]):
-        with pytest.raises(BorrowedOutputError, match=r"tensor argument 0 is an output of .*step, lent at replay 1; re"):
+        with pytest.raises(
+            BorrowedOutputError, match=r"tensor argument 0 is an output of .*step, lent at replay 1; re"
+        ):
             cache(double, stale)
     assert torch.equal(cache(double, second), (a * 10 + 1) * 2)
 

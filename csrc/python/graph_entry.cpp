@@ -27,14 +27,6 @@ Ref new_tensor(const Static &like, PyObject *device) {
     return Ref(PyObject_Vectorcall(config.empty_strided, arguments, 2, names.empty_keywords));
 }
 
-char *data_of(PyObject *tensor) {
-    dlpack::Tensor view{};
-    if (config.api->dltensor_from_py_object_no_sync(tensor, &view) != 0) {
-        return nullptr;
-    }
-    return static_cast<char *>(view.data) + view.byte_offset;
-}
-
 class Builder {
 public:
     Builder(const Plan &plan, const std::vector<Ref> &tensors) : plan_(plan), tensors_(tensors) {}
@@ -161,12 +153,12 @@ PyObject *replay(Entry &entry, const std::vector<Leaf> &tensors, void *stream) {
         for (size_t o = 0; o < plan->outputs.size(); ++o) {
             const Static &output = plan->outputs[o];
             dlpack::Tensor view{};
-            char *to = data_of((*results)[o].get());
             if (config.api->dltensor_from_py_object_no_sync((*results)[o].get(), &view) != 0) {
                 return nullptr;
             }
-            out[call.num_copies_out++] = copy_of(to, output.data, output.sizes.data(), view.strides,
-                                                 output.strides.data(), output.sizes.size(), output.element_size);
+            out[call.num_copies_out++] = copy_of(static_cast<char *>(view.data) + view.byte_offset, output.data,
+                                                 output.sizes.data(), view.strides, output.strides.data(),
+                                                 output.sizes.size(), output.element_size);
         }
     }
     ++entry.generation;
