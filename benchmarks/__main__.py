@@ -1,4 +1,4 @@
-"""`python -m benchmarks --device cuda|cpu [--suite align|voxelize] [--filter part] [--quick] [--ours-only] ...`.
+"""`python -m benchmarks --device cuda|cpu [--suite align|voxelize|graphs] [--filter part] [--quick] [--ours-only] ...`.
 
 Writes one JSON file a suite, with provenance, under benchmarks/results/<machine>/, prints a line a case and a table
 last. A case that fails is recorded as an error, the others still run, and the exit status is 1.
@@ -17,13 +17,21 @@ from typing import Any
 
 import torch
 
-from . import align, cases, measure, provenance, timing, voxel_cases, voxelize
-from .host import run_host
+from . import align, cases, graphs, measure, provenance, timing, voxel_cases, voxelize
+from .host import FUNCTIONS, run_host
 from .report import SUITES, line, text_table
 
 SCHEMA = 1
-_SELECT: dict[str, Callable[..., list[Any]]] = {"align": cases.select, "voxelize": voxel_cases.select}
-_RUN: dict[str, Callable[..., dict[str, Any]]] = {"align": align.run_case, "voxelize": voxelize.run_case}
+_SELECT: dict[str, Callable[..., list[Any]]] = {
+    "align": cases.select,
+    "voxelize": voxel_cases.select,
+    "graphs": graphs.select,
+}
+_RUN: dict[str, Callable[..., dict[str, Any]]] = {
+    "align": align.run_case,
+    "voxelize": voxelize.run_case,
+    "graphs": graphs.run_case,
+}
 _TINY = (2, 2000, 16)  # samples, points and cells an axis of a quick voxelize row
 
 
@@ -85,6 +93,8 @@ def select(options: argparse.Namespace, suite: str) -> list[Any]:
     """A suite's cases; an empty list where nothing matches."""
     if options.host_only:
         return []
+    if suite == "graphs":
+        return [case for case in _SELECT[suite](options.device, options.cases) if (options.filter or "") in case.name]
     tiny = options.quick and suite == "voxelize"
     chosen = _SELECT[suite](options.device, options.cases)
     if tiny and not options.cases:
@@ -141,7 +151,7 @@ def run(
         save(path, {**results, "complete": False})
         if options.device == "cuda":
             torch.cuda.empty_cache()
-    if not options.no_host and not options.cases and not options.filter:
+    if suite in FUNCTIONS and not options.no_host and not options.cases and not options.filter:
         loops, rounds = (500, 3) if options.quick else (2000, 7) if suite == "align" else (500, 5)
         try:
             results["host"] = run_host(options.device, loops, rounds, lambda t: say(f"host: {t}"), suite)
@@ -161,11 +171,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     options = parse(arguments)
     if options.list:
-        for case in (*cases.CASES, *voxel_cases.CASES):
+        for case in (*cases.CASES, *voxel_cases.CASES, *graphs.CASES):
             print(f"{case.name:44} {' '.join(sorted(case.tags))}")
         return 0
     chosen = {suite: select(options, suite) for suite in options.suite}
-    suites = [suite for suite in options.suite if options.host_only or chosen[suite]]
+    suites = [suite for suite in options.suite if (options.host_only and suite in FUNCTIONS) or chosen[suite]]
     if not suites:
         raise SystemExit(
             f"no case for {options.device} matches {options.cases or options.filter!r}; --list prints the names"

@@ -139,10 +139,7 @@ class _Laps:
         # The same work lap by lap, but each lap's tensors have strides of their own.
         padded = [torch.cat([t, t[:, : 1 + self._turn % t.shape[1]]], 1) if t.dim() > 1 else t for t in self._base]
         columns = [t.shape[1] for t in self._base]
-        made = []
-        for batch in range(2, self._lap + 2):
-            made.append(tuple(p[:batch, :c] for p, c in zip(padded, columns, strict=True)))
-        return made
+        return [tuple(p[:batch, :c] for p, c in zip(padded, columns, strict=True)) for batch in range(2, self._lap + 2)]
 
 
 def _wall(variants: dict[str, Callable[..., Any]], laps: _Laps, repeats: int) -> dict[str, list[float]]:
@@ -188,7 +185,7 @@ def run_case(case: GraphCase, plan: Plan, timer: Timer, bandwidth: float | None,
             say("compile-reduce-overhead")
             optional(row, "compile-reduce-overhead", lambda: _warm_peer(case, laps, variants))
             row["variants"].clear()
-        for _ in range(4):  # seen, captured, tried
+        for _ in range(14 if case.shapes > 1 else 4):  # seen, captured, tried: ten calls of a key
             for arguments in laps.next():
                 want = case.function(*arguments)
                 for name, function in variants.items():

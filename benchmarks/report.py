@@ -15,7 +15,7 @@ from typing import Any
 
 from .bars import of_base, verdict
 
-SUITES = ("align", "voxelize")
+SUITES = ("align", "voxelize", "graphs")
 
 
 def markers(suite: str) -> tuple[str, str]:
@@ -105,10 +105,46 @@ def _voxel_cells(row: dict[str, Any], results: dict[str, Any]) -> list[str]:
     return [cells[name] for name in header]
 
 
+GRAPHS_HEADER = (
+    "case",
+    "cached",
+    "P99",
+    "ring",
+    "borrow",
+    "eager",
+    "compile",
+    "eager / cached",
+    "compile / cached",
+    "bar",
+)
+
+
+def _graph_cells(row: dict[str, Any]) -> list[str]:
+    ours = _median(row, "robocache")
+    if ours is None:
+        return [row["name"], "error", *["-"] * (len(GRAPHS_HEADER) - 2)]
+    cold = row["variants"]["robocache"]["cold"]
+    eager, compiled = _median(row, "eager"), _best_compile(row)
+    return [
+        row["name"],
+        f"{_us(ours)} ± {(cold['ci95'][1] - cold['ci95'][0]) / 2:.2g}",
+        _us(cold["p99"]),
+        _us(_median(row, "ring")),
+        _us(_median(row, "borrow")),
+        _us(eager),
+        _us(compiled),
+        "-" if eager is None else f"{eager / ours:.2f}x",
+        "-" if compiled is None else f"{compiled / ours:.2f}x",
+        verdict(row, [row]),
+    ]
+
+
 def _table(results: dict[str, Any]) -> tuple[Sequence[str], list[list[str]]]:
     """Header and rows of a suite's cases."""
     if suite_of(results) == "align":
         return HEADER, [_cells(row) for row in results["cases"]]
+    if suite_of(results) == "graphs":
+        return GRAPHS_HEADER, [_graph_cells(row) for row in results["cases"]]
     return _voxel_header(results["device"]), [_voxel_cells(row, results) for row in results["cases"]]
 
 
@@ -168,6 +204,8 @@ def _caption(results: dict[str, Any]) -> str:
     commit = (git["commit"] or "unknown")[:12] + (" (with uncommitted changes)" if git["dirty"] else "")
     bandwidth = results["bandwidth"]["bytes_per_second"] / 1e9
     what = "device time by CUDA-graph replay over rotated inputs" if results["device"] == "cuda" else "wall time"
+    if suite_of(results) == "graphs":
+        what = "wall time, host and device together, outputs cloned unless said"
     most = "up to " if results["plan"].get("budget_s") else ""
     return (
         f"Microseconds a call, median of {most}{results['plan']['repeats']} timings with the half width of its 95 % "

@@ -269,7 +269,7 @@ def test_prewarm_captures_before_the_first_call() -> None:
 
 
 def test_a_failed_capture_is_remembered_with_its_reason() -> None:
-    cache, device = make(measure_gain=False)
+    cache, _ = make(measure_gain=False)
     calls = 0
 
     def odd(x: Tensor) -> Any:
@@ -331,7 +331,7 @@ def test_results_keep_their_structure() -> None:
 
 
 def test_a_trial_takes_turns_and_keeps_what_is_faster() -> None:
-    cache, device = make()
+    cache, _ = make()
     for _ in range(2 + 8):
         assert torch.equal(cache(double, shaped(4)), shaped(4) * 2)
     stats = cache.stats()
@@ -400,7 +400,7 @@ def test_inputs_that_stay_are_read_in_place_and_others_are_copied() -> None:
 
 
 def test_more_shapes_than_the_cache_holds_do_not_thrash() -> None:
-    cache, device = make(max_graphs=4, measure_gain=False)
+    cache, _ = make(max_graphs=4, measure_gain=False)
     for _ in range(50):
         for n in range(1, 13):
             assert torch.equal(cache(double, shaped(n)), shaped(n) * 2)
@@ -411,7 +411,7 @@ def test_more_shapes_than_the_cache_holds_do_not_thrash() -> None:
 
 
 def test_ten_thousand_shapes_leave_nothing_behind() -> None:
-    cache, device = make(max_graphs=4, measure_gain=False)
+    cache, _ = make(max_graphs=4, measure_gain=False)
     base = torch.zeros(101, 101)
     for n in range(10_000):
         view = base[: n // 100 + 1, : n % 100 + 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import threading
 from collections.abc import Iterator
@@ -136,14 +137,19 @@ def test_changed_arguments_that_are_no_tensors() -> None:
 
 def test_strides_are_kept() -> None:
     cache = always()
-    base = torch.randn(6, 8, 10, device="cuda")
-    views = [base.transpose(0, 2), base[:, ::2], base[:, :, 3:], base[:1].expand(5, 8, 10), base.unfold(2, 4, 2)]
-    for _ in range(3):
+    bases = [torch.randn(6, 8, 10, device="cuda") for _ in range(3)]
+    views = (
+        lambda b: b.transpose(0, 2),
+        lambda b: b[:, ::2],
+        lambda b: b[:, :, 3:],
+        lambda b: b[:1].expand(5, 8, 10),
+        lambda b: b.unfold(2, 4, 2),
+    )
+    for base in bases:
         for view in views:
-            fresh = torch.empty_strided(view.shape, view.stride(), device="cuda") if 0 not in view.stride() else view
-            fresh = view if fresh is view else fresh.copy_(view) if view.dim() == 3 else view
-            got, want = cache(double, fresh), double(fresh)
+            got, want = cache(double, view(base)), double(view(base))
             assert torch.equal(got, want) and got.stride() == want.stride()
+    assert cache.stats().graphs == len(views)
 
 
 def test_the_least_recent_is_evicted_with_work_in_flight() -> None:
@@ -192,10 +198,8 @@ def raises_when_captured(x: Tensor) -> Tensor:
 
 
 def swallows(x: Tensor) -> Tensor:
-    try:
+    with contextlib.suppress(RuntimeError):
         x.sum().item()
-    except RuntimeError:
-        pass
     return x + 1
 
 
@@ -340,9 +344,12 @@ def test_clear_gives_all_memory_back() -> None:
     pipeline(*args)
     x = torch.randn(256, 256, device="cuda")
     x @ x
+    cache = always()
+    for _ in range(2):
+        cache(double, x)
+    cache.clear()  # a first capture leaves torch's own few bytes for the generator behind
     torch._C._cuda_clearCublasWorkspaces()
     before = settled_memory()
-    cache = always()
     for seed in range(3):
         for batch in (1, 2, 3):
             held = inputs(seed, batch)

@@ -391,7 +391,7 @@ void add_graph_door(py::module_ &m) {
             [](Entry &entry, int32_t state) { entry.state = static_cast<State>(state); })
         .def_readwrite("hits", &Entry::hits)
         .def_readonly("eager", &Entry::eager)
-        .def_readonly("generation", &Entry::generation)
+        .def_readwrite("generation", &Entry::generation)
         .def_readwrite("last_use", &Entry::last_use)
         .def("arm", &arm)
         .def("retire", &retire)

@@ -165,7 +165,7 @@ class CUDAGraphCache:
         self._counts = {"captures": 0, "failures": 0, "evictions": 0, "hits": 0, "misses": 0, "off": 0}
         self._bypasses: dict[str, int] = {}
         self._saved_us = 0.0  # by records that are gone
-        self._table = native.GraphTable(self._backend.cuda, capture_after) if READY else None
+        self._table: Any = native.GraphTable(self._backend.cuda, capture_after) if READY else None
         if self._table is not None and outputs == "borrow":
             self._table.borrowing = 1
         self._number = f"cache {next(_numbers)}"  # a str: torch.compile never makes it symbolic

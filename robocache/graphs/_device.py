@@ -6,6 +6,7 @@ a cache replays in any order, on several streams; and a pool that is one graph's
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 import warnings
@@ -87,6 +88,18 @@ def _without_autocast_cache() -> Iterator[None]:
         torch.set_autocast_cache_enabled(before)
 
 
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Collecting a cycle that holds graphs or pools would free device memory, which breaks a capture."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
 def _words(error: BaseException) -> str:
     lines = str(error).splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:300]}"
@@ -164,7 +177,7 @@ class CudaBackend:
         stream = self._stream(device)
         problem: str | None = None
         result = None
-        with _capture_lock, torch.cuda.stream(stream), _without_autocast_cache():
+        with _capture_lock, torch.cuda.stream(stream), _without_autocast_cache(), _without_collection():
             graph.capture_begin(pool=pool.id, capture_error_mode="thread_local")
             try:
                 result = fn(*args, **kwargs)
@@ -311,6 +324,7 @@ class CudaCaptured:
             _MODES[self._mode],
             self._sets,
         )
+        entry.generation = self._turn
         self.armed = True
 
     def idle(self) -> bool:

@@ -109,4 +109,6 @@ class Budget:
             return True
         mean = self.eager_us / self.eager_calls if self.eager_calls else 0.0
         earned = EAGER_SHARE * (self.eager_us + unseen_calls * mean) + SAVED_SHARE * max(saved_us, 0.0)
+        # What was earned long ago buys at most another filling: a good past must not pay for hours of thrashing.
+        self.spent_us = max(self.spent_us, earned - self.free * self.cost_us)
         return self.spent_us + self.cost_us <= earned
