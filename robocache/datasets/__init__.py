@@ -8,5 +8,6 @@ from __future__ import annotations
 from ._arrays import from_arrays
 from ._episode import Dataset, Episode, EpisodeStream, StreamSpec
 from ._errors import DatasetError
+from ._open import open  # noqa: A004 - as os.open and gzip.open
 
-__all__ = ["Dataset", "DatasetError", "Episode", "EpisodeStream", "StreamSpec", "from_arrays"]
+__all__ = ["Dataset", "DatasetError", "Episode", "EpisodeStream", "StreamSpec", "from_arrays", "open"]

@@ -1,0 +1,187 @@
+"""Columns of parquet files, by rows: only the row groups that hold them are read. Needs pyarrow."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._errors import DatasetError, missing_extra
+from .info import Feature
+
+_KEPT_FOOTERS = 64
+_KEPT_BYTES = 128 << 20  # row groups that hold several episodes are kept up to this size
+
+
+def pyarrow() -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise missing_extra("pyarrow", "data", "reading LeRobot datasets") from error
+    return pyarrow
+
+
+class ParquetReader:
+    """Columns of many files. Remembers footers and shared row groups, no open files; threads may share it."""
+
+    def __init__(self) -> None:
+        self._footers: OrderedDict[Path, Any] = OrderedDict()
+        self._groups: OrderedDict[tuple[Path, int, str], Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def num_rows(self, path: Path) -> int:
+        return int(self._footer(path).num_rows)
+
+    def column_names(self, path: Path) -> list[str]:
+        """Top-level columns of a file."""
+        return list(self._footer(path).schema.to_arrow_schema().names)
+
+    def column(self, path: Path, name: str, begin: int, end: int) -> Any:
+        """Rows [begin, end) of a column as a pyarrow array."""
+        footer = self._footer(path)
+        if name not in footer.schema.to_arrow_schema().names:
+            raise DatasetError(f"has no column {name!r}", file=path, category="schema")
+        if end > footer.num_rows:
+            raise DatasetError(
+                f"expected rows up to {end}, it has {footer.num_rows}", file=path, category="wrong length"
+            )
+        arrow = pyarrow()
+        pieces, first = [], 0
+        for group in range(footer.num_row_groups):
+            rows = footer.row_group(group).num_rows
+            low, high = max(begin - first, 0), min(end - first, rows)
+            if low < high:
+                pieces.append(self._group(path, group, name, shared=high - low < rows).slice(low, high - low))
+            first += rows
+        if not pieces:
+            return self._group(path, 0, name, shared=True).slice(0, 0) if footer.num_row_groups else arrow.array([])
+        return pieces[0] if len(pieces) == 1 else arrow.concat_arrays(pieces)
+
+    def _footer(self, path: Path) -> Any:
+        with self._lock:
+            if path in self._footers:
+                self._footers.move_to_end(path)
+                return self._footers[path]
+        footer = _guarded(path, lambda: pyarrow().parquet.read_metadata(path))
+        with self._lock:
+            self._footers[path] = footer
+            while len(self._footers) > _KEPT_FOOTERS:
+                self._footers.popitem(last=False)
+        return footer
+
+    def _group(self, path: Path, group: int, name: str, *, shared: bool) -> Any:
+        """One column of a row group; kept where other episodes have rows in it too."""
+        key = (path, group, name)
+        with self._lock:
+            if key in self._groups:
+                self._groups.move_to_end(key)
+                return self._groups[key]
+        footer = self._footer(path)
+
+        def read() -> Any:
+            parquet = pyarrow().parquet
+            with parquet.ParquetFile(path, metadata=footer, page_checksum_verification=True) as file:
+                # One thread: workers are the parallelism, and a thread pool does not survive a fork.
+                column = file.read_row_group(group, columns=[name], use_threads=False).column(0)
+            return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+        array = _guarded(path, read)
+        if len(array) != footer.row_group(group).num_rows:
+            raise DatasetError(f"column {name!r}: row group {group} is short", file=path, category="wrong length")
+        if shared:
+            with self._lock:
+                self._groups[key] = array
+                while sum(kept.nbytes for kept in self._groups.values()) > _KEPT_BYTES:
+                    self._groups.popitem(last=False)
+        return array
+
+    def clear(self) -> None:
+        with self._lock:
+            self._footers.clear()
+            self._groups.clear()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        ParquetReader.__init__(self)
+
+
+def _guarded(path: Path, read: Any) -> Any:
+    """The result of a pyarrow call; what it raises about a file becomes a DatasetError."""
+    arrow = pyarrow()
+    try:
+        return read()
+    except FileNotFoundError:
+        raise DatasetError("missing file", file=path, category="missing file") from None
+    except (arrow.ArrowException, OSError, ValueError, TypeError, OverflowError, MemoryError) as error:
+        raise DatasetError(f"cannot be read as parquet: {error}", file=path, category="damaged parquet") from error
+
+
+def vector(array: Any, feature: Feature, path: Path) -> NDArray[Any]:
+    """Numbers [S, D] of a column of scalars or (nested) lists, in the dtype that info.json declares.
+
+    DatasetError where the column holds nulls, lists of another length, or another type than declared.
+    """
+    arrow = pyarrow()
+    rows = len(array)
+    while arrow.types.is_list(array.type) or arrow.types.is_large_list(array.type) or _is_fixed(array.type):
+        if array.null_count:
+            raise DatasetError(
+                f"column {feature.name!r}: {array.null_count} rows are null", file=path, category="schema"
+            )
+        if not _is_fixed(array.type) and len(array):
+            lengths = np.diff(np.asarray(array.offsets))
+            if (lengths != lengths[0]).any():
+                raise DatasetError(
+                    f"column {feature.name!r}: lists of {int(lengths.min())} to {int(lengths.max())} numbers, "
+                    f"info.json says {list(feature.shape)}",
+                    file=path,
+                    category="schema",
+                )
+        array = array.flatten()
+    if array.null_count:
+        raise DatasetError(f"column {feature.name!r}: {array.null_count} values are null", file=path, category="schema")
+    if len(array) != rows * feature.elements:
+        raise DatasetError(
+            f"column {feature.name!r}: {len(array) / max(rows, 1):g} numbers a row, "
+            f"info.json says {list(feature.shape)}",
+            file=path,
+            category="schema",
+        )
+    try:
+        numbers = array.to_numpy(zero_copy_only=False)
+    except (arrow.ArrowException, TypeError, ValueError) as error:
+        raise DatasetError(f"column {feature.name!r}: no numbers: {error}", file=path, category="schema") from None
+    if numbers.dtype != feature.dtype:
+        raise DatasetError(
+            f"column {feature.name!r}: info.json says {feature.dtype}, the file holds {array.type}",
+            file=path,
+            category="schema",
+        )
+    return np.array(numbers).reshape(rows, feature.elements)
+
+
+def integers(array: Any, name: str, path: Path) -> NDArray[np.int64]:
+    """int64 [S] of a column of whole numbers (or of lists of one)."""
+    counted = Feature(name, "vector", (1,), np.dtype(np.int64), None, {})
+    return vector(array, counted, path)[:, 0]
+
+
+def strings(array: Any, name: str, path: Path) -> list[str]:
+    """Text, one a row; DatasetError for nulls, other types and bytes that are no UTF-8."""
+    try:
+        found = array.to_pylist()
+    except (UnicodeDecodeError, ValueError) as error:
+        raise DatasetError(f"column {name!r}: text is not UTF-8: {error}", file=path) from None
+    if not all(isinstance(text, str) for text in found):
+        raise DatasetError(f"column {name!r}: expected text, the file holds {array.type}", file=path, category="schema")
+    return found
+
+
+def _is_fixed(kind: Any) -> bool:
+    return bool(pyarrow().types.is_fixed_size_list(kind))
