@@ -10,6 +10,7 @@ arithmetic on GPU, CPU and robot.
     robocache.auto_grid_min                the corner of a grid that begins where the points do
     robocache.CUDAGraphCache               repeated calls replayed as CUDA graphs; cuda_graph is its decorator
     robocache.numpy                        these functions on NumPy arrays; does not import torch
+    robocache.datasets                     robot datasets as they lie on disk; does not import torch
     torch.ops.robocache                    the operators underneath
 
 Names that need torch are loaded when they are first used, so that `import robocache.numpy` stays free of it. The
@@ -27,6 +28,7 @@ from ._stream import Stream, fused_columns
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from . import datasets
     from ._config import check, launch_counts, reset_launch_counts, show_config
     from .align import fuse_multimodal, resample_trajectories
     from .depth_images import voxelize_depth
@@ -46,6 +48,7 @@ __all__ = [
     "auto_grid_min",
     "check",
     "cuda_graph",
+    "datasets",
     "devoxelize",
     "fuse_multimodal",
     "fused_columns",
@@ -80,7 +83,12 @@ _LAZY = {
 }
 
 
+_SUBMODULES = ("datasets",)
+
+
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f".{name}", __name__)
     module = _LAZY.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
