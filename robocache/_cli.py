@@ -12,7 +12,9 @@ import sys
 from ._version import __version__
 
 # name -> (module, what it does)
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "inspect": (".datasets.inspect.cli", "What is in a robot dataset, and what is wrong with it."),
+}
 
 
 def _parser(only: str | None) -> argparse.ArgumentParser:

@@ -70,7 +70,7 @@ class LeRobotDataset(Dataset):
         self.parquet = parquet.ParquetReader()
         self._clocks: OrderedDict[int, NDArray[np.int64]] = OrderedDict()
         self._videos: OrderedDict[Path, VideoFile] = OrderedDict()
-        numbers = self._read_episodes()
+        numbers = self._listed = self._read_episodes()
         if split is not None:
             if split not in info.splits:
                 raise ValueError(f"split: expected one of {', '.join(info.splits)}, got {split!r}")
@@ -87,8 +87,12 @@ class LeRobotDataset(Dataset):
         """Where the rows of an episode lie, by its own number."""
 
     @abstractmethod
-    def _claimed(self, number: int) -> int:
+    def claimed_length(self, number: int) -> int:
         """Frames of an episode by the metadata."""
+
+    @abstractmethod
+    def task_table(self) -> dict[int, str]:
+        """Task by task_index, from the table of tasks."""
 
     @abstractmethod
     def _tasks(self, number: int) -> list[str]:
@@ -105,8 +109,12 @@ class LeRobotDataset(Dataset):
         """The dataset's own number of the episode at `index`."""
         return self._numbers[index]
 
+    def numbers(self) -> list[int]:
+        """The numbers of all episodes that the metadata lists, whether or not they are there."""
+        return list(self._listed)
+
     def length(self, index: int) -> int:
-        length = self._claimed(self._numbers[self.checked_index(index)])
+        length = self.claimed_length(self._numbers[self.checked_index(index)])
         if length == 0:
             raise DatasetError("has no frames", file=self.info.file, episode=index, category="empty episode")
         return length

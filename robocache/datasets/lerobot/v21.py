@@ -45,10 +45,10 @@ class LeRobotV21(LeRobotDataset):
     def _rows_of(self, path: Path, number: int) -> int:
         """Rows of the file where it is there, so that a wrong length shows; else what the metadata claims."""
         if not path.is_file():
-            return self._claimed(number)
+            return self.claimed_length(number)
         return self.parquet.num_rows(path)
 
-    def _claimed(self, number: int) -> int:
+    def claimed_length(self, number: int) -> int:
         return self._rows[number][0]
 
     def _tasks(self, number: int) -> list[str]:

@@ -65,9 +65,9 @@ class LeRobotV30(LeRobotDataset):
     def place(self, number: int) -> Place:
         chunk, file = self._value("data/chunk_index", number), self._value("data/file_index", number)
         begin, end = self._value("dataset_from_index", number), self._value("dataset_to_index", number)
-        if end - begin != self._claimed(number) or begin < 0:
+        if end - begin != self.claimed_length(number) or begin < 0:
             raise DatasetError(
-                f"rows {begin} to {end} are not the {self._claimed(number)} frames that `length` says",
+                f"rows {begin} to {end} are not the {self.claimed_length(number)} frames that `length` says",
                 file=self.info.root / "meta" / "episodes",
                 episode=number,
                 category="wrong length",
@@ -77,7 +77,7 @@ class LeRobotV30(LeRobotDataset):
         start = self._file_starts[chunk, file]
         return Place(path, begin - start, end - start)
 
-    def _claimed(self, number: int) -> int:
+    def claimed_length(self, number: int) -> int:
         return max(self._value("length", number), 0)
 
     def _tasks(self, number: int) -> list[str]:

@@ -112,6 +112,10 @@ class RldsDataset(Dataset):
         shard, record = self._episodes[index]
         return self.shards[shard].path, int(record)
 
+    def feature_keys(self) -> set[str]:
+        """Keys of a record that features.json names and this reader reads."""
+        return set(self._features)
+
     def length(self, index: int) -> int:
         index = self.checked_index(index)
         if index not in self._lengths:
