@@ -90,7 +90,8 @@ def audit(dataset: Dataset, *, episodes: range | None = None, decode: bool = Fal
     """
     chosen = range(len(dataset)) if episodes is None else episodes
     result = Audit(chosen, streams={name: StreamSummary() for name in dataset.specs})
-    result.bytes_on_disk = _size(dataset.path)
+    if dataset.format != "arrays":
+        result.bytes_on_disk = _size(dataset.path)
     result.findings += _dataset_findings(dataset)
     for index in progress(chosen, what="inspect", unit="episode", show=show):
         before = result.errors

@@ -15,6 +15,7 @@ from .._errors import DatasetError
 from .._open import FORMATS, NO_DATASET
 from .._open import open as open_dataset
 
+_PLOTS = (".png", ".svg", ".pdf")
 CLEAN, ERRORS, USAGE = 0, 1, 2
 
 
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, help="an RLDS or LeRobot folder, or one TFRecord file")
     parser.add_argument("--json", action="store_true", help="print the whole report as JSON")
     parser.add_argument("--episodes", type=_episode_range, metavar="A:B", help="audit these episodes only")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="save an overview as PNG, SVG or PDF")
+    parser.add_argument("--plot", type=_plot_file, metavar="FILE", help="save an overview as PNG, SVG or PDF")
     parser.add_argument("--decode", action="store_true", help="decode every image and video frame")
     parser.add_argument("--format", choices=FORMATS, help="instead of finding out")
     parser.add_argument("--split", help="audit this split only")
@@ -95,6 +96,12 @@ def _episode_range(text: str) -> tuple[int | None, int | None]:
         raise argparse.ArgumentTypeError(f"expected A:B, got {text!r}")
     begin, end = (int(part) if part else None for part in match.groups())
     return begin, end
+
+
+def _plot_file(text: str) -> Path:
+    if Path(text).suffix.lower() not in _PLOTS:
+        raise argparse.ArgumentTypeError(f"expected a file ending in {', '.join(_PLOTS)}, got {text!r}")
+    return Path(text)
 
 
 def _rate(text: str) -> Fraction | float:

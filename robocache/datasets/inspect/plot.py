@@ -1,4 +1,4 @@
-"""An audit as a picture: episode lengths with what is wrong, and each vector stream over one episode."""
+"""An audit as a picture: episode lengths with what is wrong, and the streams that change over one episode."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def save_plot(dataset: Dataset, audit: Audit, file: Path) -> None:
     except ImportError as error:
         raise missing_extra("matplotlib", "demo", "--plot") from error
     episode = _first_readable(dataset, audit)
-    names = [name for name, spec in dataset.specs.items() if spec.modality == VECTOR][:_MAX_STREAMS]
+    names = [name for name in dataset.specs if _changes(dataset, audit, name)][:_MAX_STREAMS]
     rows = 1 + (len(names) if episode is not None else 0)
     figure = Figure(figsize=(10, _ROW_INCHES * (rows + 0.5)), layout="constrained")
     axes = figure.subplots(rows, 1, squeeze=False)[:, 0]
@@ -34,6 +34,14 @@ def save_plot(dataset: Dataset, audit: Audit, file: Path) -> None:
             _plot_stream(axis, episode, name)
         axes[-1].set_xlabel(f"seconds of episode {episode.name}" if dataset.fps is not None else "step")
     figure.savefig(file, dpi=120)
+
+
+def _changes(dataset: Dataset, audit: Audit, name: str) -> bool:
+    """Whether a stream has something to show: numbers that are not all one and the same."""
+    summary = audit.streams[name]
+    if dataset.specs[name].modality != VECTOR or summary.least is None or summary.greatest is None:
+        return False
+    return bool((summary.least != summary.greatest).any())
 
 
 def _first_readable(dataset: Dataset, audit: Audit) -> Episode | None:

@@ -142,17 +142,21 @@ class VideoFrames(FrameSequence):
     def batch(self, indices: Any) -> Image:
         positions = self._positions(indices)
         wanted = self._stamps[positions]
-        found: dict[int, Image] = {}
         with self._lock:
-            if self._decoder is None or self._decoder.process != os.getpid():
-                self._decoder = _Decoder(self._file, "gray16le" if self._depth else "rgb24")
-            for stamp in np.unique(wanted).tolist():
-                found[stamp] = self._checked(self._decoder.frame(stamp))
+            try:
+                found = {stamp: self._checked(self._frame(stamp)) for stamp in np.unique(wanted).tolist()}
+            except DatasetError as error:
+                raise error.at(episode=self._blame("").episode) from error
         if not positions:
             return np.empty(
                 (0, *(max(size, 0) for size in self._feature.shape)), np.uint16 if self._depth else np.uint8
             )
         return np.stack([found[stamp] for stamp in wanted.tolist()])
+
+    def _frame(self, stamp: int) -> Image:
+        if self._decoder is None or self._decoder.process != os.getpid():
+            self._decoder = _Decoder(self._file, "gray16le" if self._depth else "rgb24")
+        return self._decoder.frame(stamp)
 
     def _checked(self, frame: Image) -> Image:
         frame = frame[:, :, None] if frame.ndim == 2 else frame

@@ -1,0 +1,93 @@
+"""Frames of videos: the very frame that was asked for, in any order."""
+
+from __future__ import annotations
+
+import pickle
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.write_datasets import write_video
+from robocache.datasets import Dataset, DatasetError
+
+from .dataset_files import camera, cut, episode, only, opened, write
+
+CAMERA = "observation.images.cam"
+
+
+def numbers(frames: np.ndarray) -> list[int]:
+    """The numbers that `camera` drew into frames; coding shifts a brightness by less than half a step."""
+    return [round((float(frame.mean()) - 16) / 8) for frame in frames]
+
+
+def with_video(form: str, folder: Path, lengths: tuple[int, ...], fps: float = 30) -> Dataset:
+    content = [{**episode(length), CAMERA: camera(length)} for length in lengths]
+    return opened(form, write(form, folder, content, video=True, fps=fps))
+
+
+@pytest.mark.parametrize("form", ["v21", "v30"])
+@pytest.mark.parametrize("fps", [30, 29.97, 12.5])
+def test_the_frame_that_was_asked_for(form: str, fps: float, tmp_path: Path) -> None:
+    dataset = with_video(form, tmp_path, (20, 11, 7), fps)
+    for index, length in enumerate((20, 11, 7)):
+        stream = dataset[index].streams[CAMERA]
+        assert stream.spec.modality == "video"
+        frames = stream.values
+        assert len(frames) == len(stream) == length
+        assert numbers(frames[:]) == list(range(length))
+        order = np.random.default_rng(index).permutation(length).tolist()
+        assert [numbers([frames[position]])[0] for position in order] == order
+        assert numbers(frames.batch([length - 1, 0, length - 1, 3])) == [length - 1, 0, length - 1, 3]
+        assert frames[0].dtype == np.uint8
+        assert frames[0].shape == (32, 48, 3)
+        assert frames.batch([]).shape == (0, 32, 48, 3)
+        with pytest.raises(IndexError):
+            frames[length]
+
+
+def test_frames_survive_pickle(tmp_path: Path) -> None:
+    frames = with_video("v30", tmp_path, (9, 9))[1].streams[CAMERA].values
+    assert numbers([frames[4]]) == [4]
+    again = pickle.loads(pickle.dumps(frames))
+    assert numbers(again[2:5]) == [2, 3, 4]
+
+
+def test_a_missing_video_is_an_error_of_its_stream(tmp_path: Path) -> None:
+    dataset = with_video("v21", tmp_path, (6, 6))
+    path = only(tmp_path, "episode_000001.mp4")
+    path.unlink()
+    assert dataset[1].load().streams["action"].values.shape == (6, 3)
+    with pytest.raises(DatasetError, match=r"episode 1, .*episode_000001.mp4: missing file"):
+        dataset[1].streams[CAMERA].values  # noqa: B018
+    assert numbers([dataset[0].streams[CAMERA].values[3]]) == [3]
+
+
+def test_a_video_that_is_too_short(tmp_path: Path) -> None:
+    dataset = with_video("v21", tmp_path, (12,))
+    write_video(only(tmp_path, "*.mp4"), camera(8), Fraction(30))
+    with pytest.raises(DatasetError, match=r"no frame at 0.267 s \(frame 8 of the episode\); the file holds 8 frames"):
+        dataset[0].streams[CAMERA].values  # noqa: B018
+
+
+def test_a_video_of_another_size(tmp_path: Path) -> None:
+    dataset = with_video("v21", tmp_path, (6,))
+    write_video(only(tmp_path, "*.mp4"), camera(6, 16, 16), Fraction(30))
+    with pytest.raises(DatasetError, match="expected 32 x 48 .*got 16 x 16"):
+        dataset[0].streams[CAMERA].values[0]
+
+
+@pytest.mark.parametrize("keep", [0, 40, -600])
+def test_a_video_that_is_cut_off(tmp_path: Path, keep: int) -> None:
+    dataset = with_video("v21", tmp_path, (12,))
+    cut(only(tmp_path, "*.mp4"), keep)
+    with pytest.raises(DatasetError, match=r"episode 0, .*mp4"):
+        dataset[0].streams[CAMERA].values[:]
+
+
+def test_a_file_that_is_no_video(tmp_path: Path) -> None:
+    dataset = with_video("v21", tmp_path, (6,))
+    only(tmp_path, "*.mp4").write_bytes(b"not a video at all" * 20)
+    with pytest.raises(DatasetError, match="cannot be read as video"):
+        dataset[0].streams[CAMERA].values[0]
