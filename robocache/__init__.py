@@ -9,6 +9,7 @@ arithmetic on GPU, CPU and robot.
     robocache.devoxelize                   a grid read at points
     robocache.auto_grid_min                the corner of a grid that begins where the points do
     robocache.CUDAGraphCache               repeated calls replayed as CUDA graphs; cuda_graph is its decorator
+    robocache.EpisodeStore                 a dataset's vector streams in device memory, windows drawn from them
     robocache.numpy                        these functions on NumPy arrays; does not import torch
     robocache.datasets                     robot datasets as they lie on disk; does not import torch
     torch.ops.robocache                    the operators underneath
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .devoxel import devoxelize
     from .graphs import BorrowedOutputError, CUDAGraphCache, GraphStats, cuda_graph, graph_cache
     from .sparse_voxels import SparseVoxels, voxelize_point_cloud_sparse
+    from .store import EpisodeStore, WindowBatch
     from .voxelize import auto_grid_min, voxelize_point_cloud
 
 __all__ = [
@@ -42,8 +44,10 @@ __all__ = [
     "CUDAGraphCache",
     "DataError",
     "GraphStats",
+    "EpisodeStore",
     "SparseVoxels",
     "Stream",
+    "WindowBatch",
     "__version__",
     "auto_grid_min",
     "check",
@@ -65,7 +69,9 @@ __all__ = [
 _LAZY = {
     "resample_trajectories": ".align",
     "fuse_multimodal": ".align",
+    "EpisodeStore": ".store",
     "SparseVoxels": ".sparse_voxels",
+    "WindowBatch": ".store",
     "auto_grid_min": ".voxelize",
     "devoxelize": ".devoxel",
     "voxelize_depth": ".depth_images",

@@ -6,6 +6,7 @@ The numbers are the enums of robocache.h.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from types import EllipsisType
 from typing import Any, TypeAlias
 
@@ -120,5 +121,16 @@ def groups_of(kind: Kind, num_columns: int, name: str = "kind") -> tuple[Group, 
 
 
 def flat_groups(kind: Kind, num_columns: int) -> tuple[int, ...]:
-    """groups_of as one flat tuple, the form that native code takes."""
+    """groups_of as one flat tuple, the form that native code takes. Remembered for kinds that can be hashed (tuples of
+    (int, range or tuple of ints, name)), because a call with several kinds asks each time."""
+    if isinstance(kind, tuple):
+        try:
+            return _remembered_groups(kind, num_columns)
+        except TypeError:  # a list or, before Python 3.12, a slice stands in it
+            pass
+    return tuple(number for group in groups_of(kind, num_columns) for number in group)
+
+
+@lru_cache(maxsize=256)
+def _remembered_groups(kind: Kind, num_columns: int) -> tuple[int, ...]:
     return tuple(number for group in groups_of(kind, num_columns) for number in group)
