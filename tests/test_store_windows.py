@@ -219,7 +219,7 @@ def test_horizon_counts_steps_of_the_clock_or_of_a_rate() -> None:
     assert store_of(recordings(), clock="gripper").sample(1, 2).deltas.tolist() == [0, 3 * 10**8]
 
 
-# ---- Anchors ----------------------------------------------------------------------------------------------------------
+# ---- Anchors -------------------------------------------------------------------------------------------------------
 
 
 def test_frames_are_drawn_evenly_and_only_frames() -> None:

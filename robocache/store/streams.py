@@ -113,7 +113,7 @@ def layouts_of(
 
 
 def main_clock(layouts: Sequence[StreamLayout], fps: Fraction | None, clock: str | None) -> int:
-    """Which stream's samples are the frames: the one asked for, else the first at the dataset's rate, else the first."""
+    """Which stream is the frames' clock: the one asked for, else the first at the dataset's rate, else the first."""
     names = [layout.name for layout in layouts]
     if clock is not None:
         if clock not in names:
