@@ -58,7 +58,7 @@ def test_bytes_are_counted() -> None:
     store = store_of(dataset)
     samples = 30
     want = samples * (3 * 4 + 8) + samples * (2 * 8 + 8) + 2 * 3 * 8  # values, times and row splits of two streams
-    want += samples * 16 + 3 * 8  # the table of frames, the clock's row splits
+    want += samples * 16  # the table of frames
     assert store.nbytes == want and store.spilled_bytes == 0 and store.spilled_episodes == 0
     episode = 10 * (12 + 8 + 16 + 8)
     part = store_of(dataset, max_bytes=episode)

@@ -1,4 +1,4 @@
-"""An EpisodeStore on the device: the CPU's bits, one launch a draw, no waiting, flat memory, spilled values in place."""
+"""An EpisodeStore on the device: the CPU's bits, one launch a draw, no waiting, flat memory, spilled values."""
 
 from __future__ import annotations
 
@@ -25,9 +25,12 @@ STEPS: list[dict[str, Any]] = [
 ]
 
 
-def pair(**options: Any) -> tuple[EpisodeStore, EpisodeStore]:
-    """The same store on the CPU and on the device."""
+def pair(share: float | None = None, **options: Any) -> tuple[EpisodeStore, EpisodeStore]:
+    """The same store on the CPU and on the device; a share of its values and times may stay there, the rest spills."""
     dataset = recordings(FRAMES)
+    if share is not None:
+        whole = EpisodeStore.from_dataset(dataset, "cpu", show_progress=False, **options)
+        options["max_bytes"] = int(share * sum(t.nbytes for part in whole._parts for t in (*part.values, *part.times)))
     return tuple(  # type: ignore[return-value]
         EpisodeStore.from_dataset(dataset, device, show_progress=False, **options) for device in ("cpu", "cuda")
     )
@@ -42,17 +45,19 @@ def places(store: EpisodeStore, count: int = 300) -> tuple[torch.Tensor, torch.T
 
 @pytest.mark.sanitize
 @pytest.mark.parametrize("steps", STEPS, ids=["horizon", "spans", "deltas"])
-@pytest.mark.parametrize("max_bytes", [None, 120_000, 0], ids=["kept", "partly spilled", "spilled"])
+@pytest.mark.parametrize("share", [None, 0.6, 0.0], ids=["kept", "partly spilled", "spilled"])
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=["own", "bf16"])
 def test_the_devices_windows_are_the_cpus(
-    steps: dict[str, Any], max_bytes: int | None, dtype: torch.dtype | None
+    steps: dict[str, Any], share: float | None, dtype: torch.dtype | None
 ) -> None:
-    host, device = pair(max_bytes=max_bytes, dtype=dtype)
+    host, device = pair(share, dtype=dtype)
     assert device.spilled_episodes == host.spilled_episodes
+    assert (host.spilled_episodes > 0) == (share is not None)
+    assert (host.spilled_episodes < len(host)) == (share != 0.0)
     rows, times = places(host)
     before = robocache.launch_counts()["align_cuda"]
     got = device.at(rows, times, **steps)
-    assert robocache.launch_counts()["align_cuda"] == before + 2 * (1 if max_bytes is None else 2)
+    assert robocache.launch_counts()["align_cuda"] == before + 2 * (1 if share is None else 2)
     want = host.at(rows, times, **steps)
     assert torch.equal(got.episode.cpu(), want.episode) and torch.equal(got.times.cpu(), want.times)
     for name in want:
@@ -65,7 +70,7 @@ def test_the_devices_windows_are_the_cpus(
 
 
 def test_stored_episodes_are_the_cpus() -> None:
-    host, device = pair(max_bytes=120_000)
+    host, device = pair(0.6)
     for row in range(len(host)):
         for name, (values, times) in device.episode(row).streams.items():
             assert values.is_cuda and times.is_cuda
@@ -74,9 +79,9 @@ def test_stored_episodes_are_the_cpus() -> None:
 
 
 @pytest.mark.parametrize("anchors", ["frames", "times"])
-@pytest.mark.parametrize("max_bytes", [None, 120_000], ids=["kept", "partly spilled"])
-def test_a_draw_is_one_launch_and_waits_for_nothing(anchors: str, max_bytes: int | None) -> None:
-    _, store = pair(max_bytes=max_bytes)
+@pytest.mark.parametrize("share", [None, 0.6], ids=["kept", "partly spilled"])
+def test_a_draw_is_one_launch_and_waits_for_nothing(anchors: str, share: float | None) -> None:
+    _, store = pair(share)
     generator = torch.Generator("cuda").manual_seed(1)
 
     def draw() -> Any:
@@ -91,7 +96,7 @@ def test_a_draw_is_one_launch_and_waits_for_nothing(anchors: str, max_bytes: int
         views = [batch.values, batch.valid, batch.times, batch.seconds, *(batch.is_pad(name) for name in batch)]
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert robocache.launch_counts()["align_cuda"] == before + (1 if max_bytes is None else 2)
+    assert robocache.launch_counts()["align_cuda"] == before + (1 if share is None else 2)
     assert all(view.is_cuda for view in views)
     first, last = batch.time.min(), batch.time.max()
     assert int(first) >= 0 and int(last) <= 62 * store.ticks_per_second // 30
@@ -123,7 +128,7 @@ def test_a_draw_can_be_captured_and_replayed() -> None:
 
 
 def test_memory_stays_flat() -> None:
-    _, store = pair(max_bytes=120_000)
+    _, store = pair(0.6)
 
     def draws(count: int) -> None:
         for step in range(count):

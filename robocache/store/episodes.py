@@ -163,14 +163,13 @@ class EpisodeStore:
     @property
     def nbytes(self) -> int:
         tensors = [t for part in self._parts for t in (*part.times, *part.row_splits)]
-        tensors += [*self._parts[0].values, self._clock_splits, *vars(self._anchors["frames"]).values()]
-        if len(self._parts) == 2:
-            tensors.append(self._clock_times)
-        return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, Tensor))
+        tensors += [*self._parts[0].values, self._clock_times, self._clock_splits]
+        tensors += [t for anchors in self._anchors.values() for t in vars(anchors).values() if isinstance(t, Tensor)]
+        return sum({t.data_ptr(): t.nbytes for t in tensors}.values())  # the clock may be one of the streams' own
 
     @property
     def spilled_bytes(self) -> int:
-        return sum(t.numel() * t.element_size() for part in self._parts[1:] for t in part.values)
+        return sum(t.nbytes for part in self._parts[1:] for t in part.values)
 
     @property
     def spilled_episodes(self) -> int:
