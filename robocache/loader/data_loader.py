@@ -1,0 +1,485 @@
+"""`DataLoader`: windows of a dataset that is too large for a store, read ahead from disk."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from ..datasets import Dataset, DatasetError
+from ..datasets._work import Request
+from ..store.episodes import plan_names, window_deltas
+from ..store.streams import layouts_of, main_clock
+from ..store.windows import Span, WindowPlan
+from .batch import LoaderBatch, texts_of
+from .images import Gathered, ImageGatherer, ImagePlan
+from .meter import StarvationMeter
+from .order import EpochOrder
+from .pools import ReadyPool
+from .producer import PoolProducer, skipped_counts
+from .share import Piece, RankShare
+from .survey import survey
+from .workers import Workers
+
+_STATE_VERSION = 1
+Segment = tuple[ReadyPool, int, int]
+
+
+class DataLoader:
+    """Batches of aligned windows on the device, from a dataset on disk, in an order that can be resumed exactly.
+
+    Every epoch, the episodes are shuffled and cut into pools that fit in memory. Background workers read a pool's
+    episodes, each once; a thread packs them into pinned memory and copies them on a stream of its own into one of
+    `prefetch` + 1 buffers on the device. Batches are windows at the pool's frames, in shuffled order, all streams
+    aligned in one launch (two where a batch spans two pools). Every frame of the main clock is an anchor exactly once
+    an epoch.
+
+    The loader has one position. `for batch in loader` goes on from it to the end of the epoch; breaking off and
+    iterating again goes on where it stopped.
+
+    Args:
+        dataset: of `robocache.datasets.open` or `from_arrays`.
+        batch_size: windows of a step on this rank.
+        horizon, delta_times, rate, max_gap, tolerance: the windows' steps, as in `EpisodeStore.sample`.
+        streams: names of vector streams; None takes those of `delta_times`, else all.
+        dtype: of floating values, as in `EpisodeStore.from_dataset`.
+        clock: the stream whose samples are the frames; None takes the first one at the dataset's rate.
+        device: "cuda" or "cpu"; None takes CUDA where there is a device.
+        workers: how many read and decode; None takes the cores, at most 8.
+        worker_kind: "thread", "process" (spawned: the program needs its `if __name__ == "__main__":`), or "auto":
+            processes for RLDS, whose records are parsed in Python, threads for everything else.
+        prefetch: pools on the device beside the one in use, and batches of images decoded ahead.
+        seed, shuffle: of the order; see `robocache.loader.order`.
+        rank, world_size: which share; None asks torch.distributed, where it is initialised, else 0 of 1. Every rank
+            reads the episodes in which it has samples; with shuffling that is nearly all of them.
+        drop_last: True leaves out what does not fill a step on all ranks. False makes of it one more, smaller step,
+            equal on all ranks; then up to world_size - 1 windows come twice.
+        transform: called with each `LoaderBatch` on the device, under the caller's stream; the loader gives what it
+            returns.
+        images: names of image or video streams, or a dict of seconds from the anchor by name.
+        image_kind: which frame stands for a time: "nearest", "previous" or "next".
+        pool_bytes: the most that a pool's episodes take, in host memory and on the device. A longer episode has a pool
+            of its own.
+        on_error: "skip" passes over episodes that cannot be read and counts them in `skipped`; windows of other
+            episodes of the pool stand in for theirs, so no step changes its size.
+
+    Attributes:
+        epoch: the current one, from 0.
+        meter: a `StarvationMeter`.
+        skipped: how many episodes were passed over, by reason.
+        steps_per_epoch: the same as len().
+
+    Raises:
+        DatasetError: (while iterating) an episode that cannot be read, with its file and number.
+        ValueError, TypeError: an argument does not fit.
+
+    Example:
+        >>> steps = {"observation.state": [-0.1, 0.0], "action": [k / 30 for k in range(16)]}
+        >>> with robocache.DataLoader(ds, 256, delta_times=steps) as loader:
+        ...     for batch in loader:
+        ...         loss = policy(batch["observation.state"], batch["action"], batch.is_pad("action"))
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        horizon: int | None = None,
+        delta_times: Any = None,
+        *,
+        rate: Any = None,
+        max_gap: Span = None,
+        tolerance: Span = None,
+        streams: Sequence[str] | None = None,
+        dtype: torch.dtype | None = None,
+        clock: str | None = None,
+        device: str | torch.device | None = None,
+        workers: int | None = None,
+        worker_kind: str = "auto",
+        prefetch: int = 2,
+        seed: int = 0,
+        shuffle: bool = True,
+        rank: int | None = None,
+        world_size: int | None = None,
+        drop_last: bool = True,
+        transform: Callable[[LoaderBatch], Any] | None = None,
+        images: Any = None,
+        image_kind: str = "nearest",
+        pool_bytes: int = 256 << 20,
+        on_error: str = "raise",
+    ) -> None:
+        for name, number, least in (
+            ("batch_size", batch_size, 1),
+            ("prefetch", prefetch, 1),
+            ("seed", seed, 0),
+            ("pool_bytes", pool_bytes, 1),
+        ):
+            _check_whole(name, number, least)
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error: expected one of 'raise', 'skip', got {on_error!r}")
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.device = _device(device)
+        self.prefetch = prefetch
+        self.drop_last = drop_last
+        self.transform = transform
+        self.on_error = on_error
+        self.rank, self.world_size = _share(rank, world_size)
+        self.meter = StarvationMeter()
+        self.epoch = 0
+        self._start = 0  # position of the epoch at which the share in hand began
+        self._step = 0  # steps of that share that were given out
+        vectors = [name for name, spec in dataset.specs.items() if spec.modality == "vector"]
+        names = plan_names(vectors, streams, delta_times)
+        # The clock is read even where no window shows it.
+        self._layouts = layouts_of(dataset.specs, [*names, *({clock} - {None, *names})], dtype)  # type: ignore[list-item]
+        main = main_clock(self._layouts, dataset.fps, clock)
+        clock_rate = self._layouts[main].rate or dataset.fps
+        deltas = window_deltas(names, horizon, delta_times, rate, clock_rate, dataset.ticks_per_second)
+        self._plan = WindowPlan(self._layouts, names, deltas, self.device, dataset.ticks_per_second, max_gap, tolerance)
+        self._images = ImagePlan(images, dataset.specs, image_kind, dataset.ticks_per_second)
+        self._request = Request(
+            tuple((layout.name, layout.columns) for layout in self._layouts), main, self._images.names
+        )
+        facts = survey(dataset, self._layouts, main)
+        self._order = EpochOrder(facts.frames.tolist(), facts.sizes.tolist(), pool_bytes, seed, shuffle)
+        self._workers = Workers(dataset, workers, worker_kind)
+        self._producer: PoolProducer | None = None
+        self._gatherer: ImageGatherer | None = None
+        self._share: RankShare | None = None
+        self._held: deque[ReadyPool] = deque()
+        self._first_held = 0  # which of the share's pieces is the first in `_held`
+        self._decoding: deque[Future[Gathered]] = deque()
+        self._closed = False
+        self._skipped: dict[int, DatasetError] = {}
+        if len(self) == 0:
+            raise ValueError(
+                f"batch_size: expected at most {self._order.total // self.world_size} windows, the dataset's "
+                f"{self._order.total} frames over {self.world_size} ranks, got {batch_size} (drop_last=True)"
+            )
+
+    # ---- The order --------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Steps of a whole epoch, the same on all ranks."""
+        global_batch = self.batch_size * self.world_size
+        return self._order.total // global_batch if self.drop_last else -(-self._order.total // global_batch)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self)
+
+    @property
+    def frames(self) -> int:
+        """Windows of a whole epoch over all ranks."""
+        return self._order.total
+
+    def _share_of(self, epoch: int, start: int) -> RankShare:
+        return RankShare(
+            *(self._order.pools(epoch), self._order.total, start, self.batch_size),
+            *(self.rank, self.world_size, self.drop_last),
+        )
+
+    def _pieces(self) -> Iterator[Piece]:
+        """What this rank takes, pool after pool, from the loader's position on, without end."""
+        epoch, start = self.epoch, self._start
+        while True:
+            yield from self._share_of(epoch, start).pieces
+            epoch, start = epoch + 1, 0
+
+    def _position(self) -> tuple[int, int]:
+        """The epoch and the position in it of the next sample; the end of an epoch is the beginning of the next."""
+        share = self._share or self._share_of(self.epoch, self._start)
+        if self._step >= share.steps:
+            return self.epoch + 1, 0
+        return self.epoch, share.consumed(self._step, self._order.total)
+
+    # ---- State ------------------------------------------------------------------------------------------------------
+
+    def _fingerprint(self) -> str:
+        """Of everything that the order depends on, but for the seed."""
+        order = self._order
+        digest = hashlib.sha256(order.frames.tobytes() + order.sizes.tobytes())
+        digest.update(f"{order.pool_bytes} {order.shuffle}".encode())
+        return digest.hexdigest()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader is: the next sample to be given, whatever has been read ahead. Plain numbers and strings."""
+        epoch, position = self._position()
+        return {
+            "version": _STATE_VERSION,
+            "seed": self._order.seed,
+            "epoch": epoch,
+            "position": position,
+            "order": self._fingerprint(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on at the exact sample of `state`, also with another batch size, rank or world size.
+
+        Raises:
+            ValueError: a state of another dataset, `streams`, `pool_bytes` or `shuffle`: its order is another one.
+        """
+        missing = [key for key in ("version", "seed", "epoch", "position", "order") if key not in state]
+        if missing or state["version"] != _STATE_VERSION:
+            raise ValueError(f"state: expected a DataLoader's state_dict of version {_STATE_VERSION}, got {state!r}")
+        if state["order"] != self._fingerprint():
+            raise ValueError(
+                "state: expected one of the same dataset, streams, dtype, pool_bytes and shuffle; this one's order differs"
+            )
+        for key in ("seed", "epoch", "position"):
+            _check_whole(f"state[{key!r}]", state[key], 0)
+        self._stop()
+        self._order.seed = state["seed"]
+        self.epoch, self._start = state["epoch"], state["position"]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Goes to the beginning of an epoch; does nothing where the loader is there already."""
+        _check_whole("epoch", epoch, 0)
+        if self._position() != (epoch, 0):
+            self._stop()
+            self.epoch, self._start = epoch, 0
+
+    # ---- Iteration --------------------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        if self._closed:
+            raise RuntimeError("the DataLoader is closed")
+        if self._share is None:
+            self._begin()
+        assert self._share is not None
+        if self._step >= self._share.steps:
+            self._share = None
+            self.epoch, self._start, self._step = self.epoch + 1, 0, 0
+            raise StopIteration
+        waits: dict[str, float] = {}
+        segments = [(self._pool(index, waits), a, b) for index, a, b in self._share.step(self._step)]
+        gathered = self._gathered(segments, waits)
+        aligning = time.perf_counter()
+        batch, events = self._read(segments, gathered)
+        now = time.perf_counter()
+        if self.device.type == "cpu":
+            waits["align"] = now - aligning
+        self._step += 1
+        self._release()
+        self.meter.add(waits, events, now)
+        return batch if self.transform is None else self.transform(batch)
+
+    def _begin(self) -> None:
+        """Begins the share of the loader's position, and the background if it does not run."""
+        self._share = self._share_of(self.epoch, self._start)
+        self._step = self._first_held = 0
+        if self._producer is None:
+            self._producer = PoolProducer(
+                *(self._workers, self._order, self._pieces(), self._layouts, self._request),
+                *(self.device, self.prefetch + 1, self.on_error == "skip"),
+            )
+            self._producer.skipped = self._skipped
+            self._producer.start()
+            if self._images.steps:
+                self._gatherer = ImageGatherer(
+                    self._images, self._workers, self.device.type == "cuda", self.on_error == "skip"
+                )
+                self._gatherer.skipped = self._skipped
+
+    def _pool(self, index: int, waits: dict[str, float]) -> ReadyPool:
+        """The pool of one of the share's pieces; notes what was waited for."""
+        while index >= self._first_held + len(self._held):
+            self._take(waits)
+        return self._held[index - self._first_held]
+
+    def _take(self, waits: dict[str, float] | None) -> bool:
+        """Takes the next pool into hand; without `waits` only if it is there. False where it is not."""
+        assert self._producer is not None and self._share is not None
+        pool = self._producer.take(block=False)
+        if pool is None:
+            if waits is None:
+                return False
+            begin = time.perf_counter()
+            pool = self._producer.take()
+            for part, seconds in self._producer.timeline.split(begin, time.perf_counter()).items():
+                waits[part] = waits.get(part, 0.0) + seconds
+        assert pool is not None
+        pool.bound = self._plan.bind(pool.streams)
+        self._held.append(pool)
+        return True
+
+    def _release(self) -> None:
+        """Gives back the pools that are behind."""
+        assert self._producer is not None and self._share is not None
+        given = min(self._step * self.batch_size, self._share.samples)
+        while self._held and self._first_held < len(self._share.pieces):
+            if self._share.pieces[self._first_held].end > given:
+                break
+            self._producer.release(self._held.popleft())
+            self._first_held += 1
+        if self._step >= self._share.steps:
+            self._first_held = 0  # pools of the next epoch may be in hand
+
+    def _read(self, segments: list[Segment], gathered: Gathered | None) -> tuple[LoaderBatch, list[Any]]:
+        """The batch, and pairs of events around what the device waits for and does."""
+        events: list[Any] = []
+        cuda = self.device.type == "cuda"
+        if cuda:
+            stream = torch.cuda.current_stream(self.device)
+            for pool, _, _ in segments:
+                if stream.cuda_stream not in pool.slot.users:
+                    arrived = _event(stream)
+                    stream.wait_event(pool.ready)
+                    events.append(("copy", arrived, _event(stream)))
+                    pool.slot.users[stream.cuda_stream] = stream
+            started = _event(stream)
+        tables, reads = [], []
+        for pool, begin, end in segments:
+            # A copy, because the pool's memory is used again while the batch may still be in use.
+            table = pool.anchors[:, begin:end].clone()
+            tables.append(table)
+            reads.append(self._plan.read(pool.bound, table[0], table[1]))
+        if len(segments) == 1:
+            anchors, parts = tables[0], reads[0]
+        else:
+            anchors = torch.cat(tables, 1)
+            parts = [(torch.cat([v for v, _ in p]), torch.cat([m for _, m in p])) for p in zip(*reads, strict=True)]
+        if cuda:
+            events.append(("align", started, _event(stream)))
+        images: dict[str, Any] = {}
+        image_valid: dict[str, Any] = {}
+        if gathered is not None:
+            images = {name: found.to(self.device, non_blocking=True) for name, found in gathered.frames.items()}
+            image_valid = {name: found.to(self.device, non_blocking=True) for name, found in gathered.valid.items()}
+        texts = [texts_of(*segment) for segment in segments]
+        return LoaderBatch(self._plan, parts, anchors, images, image_valid, texts), events
+
+    def _gathered(self, segments: list[Segment], waits: dict[str, float]) -> Gathered | None:
+        """This step's images; starts on those of the next steps as far as their pools are there."""
+        if self._gatherer is None:
+            return None
+        assert self._share is not None
+        if not self._decoding:
+            self._decoding.append(self._gatherer.submit(segments))
+        while len(self._decoding) <= self.prefetch and self._step + len(self._decoding) < self._share.steps:
+            pieces = self._share.step(self._step + len(self._decoding))
+            while pieces[-1][0] >= self._first_held + len(self._held):
+                if not self._take(None):
+                    break
+            if pieces[-1][0] >= self._first_held + len(self._held):
+                break
+            ahead = [(self._held[index - self._first_held], a, b) for index, a, b in pieces]
+            self._decoding.append(self._gatherer.submit(ahead))
+        begin = time.perf_counter()
+        gathered = self._decoding.popleft().result()
+        waits["decode"] = waits.get("decode", 0.0) + time.perf_counter() - begin
+        return gathered
+
+    # ---- What it takes, and its end ---------------------------------------------------------------------------------
+
+    @property
+    def skipped(self) -> Counter[str]:
+        return skipped_counts(self._skipped)
+
+    def skipped_errors(self) -> dict[int, DatasetError]:
+        """The error of each episode that was passed over."""
+        return dict(self._skipped)
+
+    def memory(self) -> dict[str, int]:
+        """Bytes that the loader holds now or at most.
+
+        Returns:
+            "pool_bytes": what was asked for. "host_peak": the most that episodes read, a pool being packed and its
+            packed form have taken on the host so far. "host_bound": what that cannot exceed as long as episodes have
+            the samples a frame that the first one has: a pool read, its packed form (on the CPU prefetch + 1 of them)
+            and two episodes a worker. "device": pools on the device (the packed ones, on the CPU). "images": the
+            largest batch of images so far; prefetch + 1 of them are held.
+        """
+        order, slots = self._order, self.prefetch + 1
+        largest = int(order.sizes.max())
+        pool = max(min(order.pool_bytes, int(order.sizes.sum())), largest) + (2 << 20)
+        packed = 1 if self.device.type == "cuda" else slots
+        producer = self._producer
+        return {
+            "pool_bytes": order.pool_bytes,
+            "host_peak": 0 if producer is None else producer.peak_host_bytes,
+            "host_bound": pool * (1 + packed) + 2 * self._workers.count * largest,
+            "device": 0 if producer is None else producer.device_bytes,
+            "images": 0 if self._gatherer is None else self._gatherer.batch_bytes,
+        }
+
+    def _stop(self) -> None:
+        """Ends the background; the position stays what it is."""
+        self.epoch, self._start = self._position()
+        self._share, self._step = None, 0
+        if self._producer is not None:
+            self._producer.close()  # first: it hands out work
+            self._producer = None
+        self._workers.close()
+        if self._gatherer is not None:
+            self._gatherer.close()
+            self._gatherer = None
+        self._held.clear()
+        self._decoding.clear()
+        self._first_held = 0
+
+    def close(self) -> None:
+        """Ends workers and threads. A loader that is closed cannot go on."""
+        if not self._closed:
+            self._stop()
+            self._closed = True
+
+    def __enter__(self) -> DataLoader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return (
+            f"DataLoader({self.dataset!r}, {self.batch_size} windows a step, {len(self)} steps an epoch, "
+            f"rank {self.rank} of {self.world_size}, {self._workers.count} {self._workers.kind} workers, {self.device})"
+        )
+
+
+def _event(stream: Any) -> Any:
+    event = torch.cuda.Event(enable_timing=True)
+    event.record(stream)
+    return event
+
+
+def _check_whole(name: str, number: Any, least: int) -> None:
+    if isinstance(number, bool) or not isinstance(number, int) or number < least:
+        raise ValueError(f"{name}: expected a whole number of {least} or more, got {number!r}")
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    place = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
+    if place.type not in ("cuda", "cpu"):
+        raise ValueError(f"device: expected a cuda or cpu device, got {place}")
+    if place.type == "cuda" and place.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return place
+
+
+def _share(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    """Rank and world size, of torch.distributed where they are not given."""
+    if (rank is None) != (world_size is None):
+        raise ValueError("rank, world_size: expected both or none")
+    if rank is None or world_size is None:
+        distributed = torch.distributed
+        if distributed.is_available() and distributed.is_initialized():
+            return distributed.get_rank(), distributed.get_world_size()
+        return 0, 1
+    _check_whole("world_size", world_size, 1)
+    _check_whole("rank", rank, 0)
+    if rank >= world_size:
+        raise ValueError(f"rank: expected less than world_size = {world_size}, got {rank}")
+    return rank, world_size

@@ -1,0 +1,57 @@
+"""Episodes read and frames decoded in the background, by threads or by processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any
+
+from ..datasets import Dataset
+from ..datasets._work import in_process, start_process
+
+WORKERS = ("auto", "thread", "process")
+# Formats whose reading is Python bytecode, which threads do one at a time; the others' time goes into pyarrow, which
+# lets go of the interpreter, or into nothing at all.
+_PROCESS_FORMATS = ("rlds",)
+
+
+class Workers:
+    """A pool of threads or processes around one dataset.
+
+    Args:
+        dataset: picklable, for processes.
+        count: how many; None takes the cores that there are, at most 8.
+        kind: "thread", "process", or "auto": processes for formats that are parsed in Python (RLDS), else threads.
+    """
+
+    def __init__(self, dataset: Dataset, count: int | None = None, kind: str = "auto") -> None:
+        if kind not in WORKERS:
+            raise ValueError(f"worker_kind: expected one of {', '.join(map(repr, WORKERS))}, got {kind!r}")
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+            raise ValueError(f"workers: expected None or a number of 1 or more, got {count!r}")
+        self.dataset = dataset
+        self.count = count or min(8, len(os.sched_getaffinity(0)))
+        self.kind = kind if kind != "auto" else "process" if dataset.format in _PROCESS_FORMATS else "thread"
+        self._executor: Executor | None = None
+
+    def submit(self, function: Any, *arguments: Any) -> Future[Any]:
+        """function(dataset, *arguments) in the background."""
+        if self._executor is None:
+            self._executor = self._start()
+        if self.kind == "process":
+            return self._executor.submit(in_process, function, *arguments)
+        return self._executor.submit(function, self.dataset, *arguments)
+
+    def _start(self) -> Executor:
+        if self.kind == "thread":
+            return ThreadPoolExecutor(self.count, "robocache-read")
+        # Not fork: a process that has used CUDA or has threads cannot be forked safely.
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(self.count, context, start_process, (self.dataset,))
+
+    def close(self) -> None:
+        """Ends the workers; what is queued is given up, what is being read is waited for."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._executor = None
