@@ -9,6 +9,7 @@ arithmetic on GPU, CPU and robot.
     robocache.devoxelize                   a grid read at points
     robocache.auto_grid_min                the corner of a grid that begins where the points do
     robocache.CUDAGraphCache               repeated calls replayed as CUDA graphs; cuda_graph is its decorator
+    robocache.DataLoader                   batches of aligned windows read ahead from disk
     robocache.EpisodeStore                 a dataset's vector streams in device memory, windows drawn from them
     robocache.numpy                        these functions on NumPy arrays; does not import torch
     robocache.datasets                     robot datasets as they lie on disk; does not import torch
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .depth_images import voxelize_depth
     from .devoxel import devoxelize
     from .graphs import BorrowedOutputError, CUDAGraphCache, GraphStats, cuda_graph, graph_cache
+    from .loader import DataLoader, LoaderBatch, StarvationMeter
     from .sparse_voxels import SparseVoxels, voxelize_point_cloud_sparse
     from .store import EpisodeStore, WindowBatch
     from .voxelize import auto_grid_min, voxelize_point_cloud
@@ -44,8 +46,11 @@ __all__ = [
     "CUDAGraphCache",
     "DataError",
     "GraphStats",
+    "DataLoader",
     "EpisodeStore",
+    "LoaderBatch",
     "SparseVoxels",
+    "StarvationMeter",
     "Stream",
     "WindowBatch",
     "__version__",
@@ -69,6 +74,9 @@ __all__ = [
 _LAZY = {
     "resample_trajectories": ".align",
     "fuse_multimodal": ".align",
+    "DataLoader": ".loader",
+    "LoaderBatch": ".loader",
+    "StarvationMeter": ".loader",
     "EpisodeStore": ".store",
     "SparseVoxels": ".sparse_voxels",
     "WindowBatch": ".store",

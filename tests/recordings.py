@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from robocache.datasets import Dataset, from_arrays
+from robocache.datasets import Dataset, DatasetError, Episode, EpisodeStream, StreamSpec, from_arrays
 
 FPS = 30
 POSE_KIND = [(slice(0, 3), "linear"), (slice(3, 7), "slerp_xyzw"), (7, "angle"), (8, "previous")]
@@ -57,3 +58,70 @@ def frames_only(frames: Sequence[int] = (40, 1, 25, 63, 7), fps: Any = FPS, seed
 
 
 NTSC = Fraction(30000, 1001)
+
+
+class Pictures:
+    """A lazy sequence of images, each filled with its episode and frame number."""
+
+    def __init__(self, episode: int, count: int, height: int = 4) -> None:
+        self.episode, self.count, self.height = episode, count, height
+        self.asked: list[list[int]] = []
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> np.ndarray[Any, Any]:
+        return self.batch([index])[0]
+
+    def batch(self, indices: Sequence[int]) -> np.ndarray[Any, Any]:
+        self.asked.append(list(indices))
+        images = np.zeros((len(indices), self.height, 5, 3), np.uint8)
+        images[..., 0], images[..., 1] = self.episode, np.asarray(indices)[:, None, None]
+        return images
+
+
+class Faulty(Dataset):
+    """A dataset around another, whose frames are those of the state: some episodes cannot be read, a camera is added,
+    reading takes time."""
+
+    def __init__(
+        self, inner: Dataset, bad: Sequence[int] = (), camera: bool = False, seconds: float = 0.0, error: Any = None
+    ) -> None:
+        super().__init__()
+        self.inner, self.bad, self.camera, self.seconds, self.error = inner, set(bad), camera, seconds, error
+        self.path, self.format, self.name, self.fps = inner.path, inner.format, inner.name, inner.fps
+        self.ticks_per_second, self.on_error = inner.ticks_per_second, "raise"
+        self.specs = dict(inner.specs)
+        self.bad_pictures: set[int] = set()
+        self.heights: dict[int, int] = {}
+        self.reads: list[int] = []
+        if camera:
+            self.specs["camera"] = StreamSpec("camera", (4, 5, 3), np.dtype(np.uint8), "nearest", "video")
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def length(self, index: int) -> int:
+        return len(self.inner.episode(index).streams["state"])
+
+    def episode(self, index: int) -> Episode:
+        self.reads.append(index)
+        time.sleep(self.seconds)
+        if index in self.bad:
+            raise self.error or DatasetError("checksum does not match", file="shard.bin", category="checksum")
+        found = self.inner.episode(index)
+        frames = found.streams["state"]
+        streams = dict(found.streams)
+        if self.camera:
+            streams["camera"] = self._camera(index, frames)
+        return Episode(index, found.name, len(frames), found.ticks_per_second, streams, found.text)
+
+    def _camera(self, index: int, frames: EpisodeStream) -> EpisodeStream:
+        pictures = Pictures(index, len(frames), self.heights.get(index, 4))
+        if index in self.bad_pictures:
+            pictures.batch = _no_picture  # type: ignore[method-assign]
+        return EpisodeStream(self.specs["camera"], len(frames), lambda: pictures, lambda: frames.times)
+
+
+def _no_picture(indices: Sequence[int]) -> Any:
+    raise OSError("moov atom not found")

@@ -3,7 +3,7 @@
 survey.py       frames and bytes of every episode, before anything is read
 order.py        the order of an epoch: a function of seed, epoch and position
 share.py        what of it a rank gets
-workers.py      episodes read and frames decoded by threads or processes
+workers.py      threads or processes that read and decode; what they do is datasets/_work.py
 pools.py        a pool of episodes as one buffer
 producer.py     the background thread: reads ahead, packs, copies
 images.py       images at the windows' times

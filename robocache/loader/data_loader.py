@@ -131,6 +131,7 @@ class DataLoader:
         self.transform = transform
         self.on_error = on_error
         self.rank, self.world_size = _share(rank, world_size)
+        self._cut = (batch_size, self.rank, self.world_size, drop_last)
         self.meter = StarvationMeter()
         self.epoch = 0
         self._start = 0  # position of the epoch at which the share in hand began
@@ -147,7 +148,7 @@ class DataLoader:
         self._request = Request(
             tuple((layout.name, layout.columns) for layout in self._layouts), main, self._images.names
         )
-        facts = survey(dataset, self._layouts, main)
+        facts = survey(dataset, self._layouts, main, on_error == "skip")
         self._order = EpochOrder(facts.frames.tolist(), facts.sizes.tolist(), pool_bytes, seed, shuffle)
         self._workers = Workers(dataset, workers, worker_kind)
         self._producer: PoolProducer | None = None
@@ -157,7 +158,7 @@ class DataLoader:
         self._first_held = 0  # which of the share's pieces is the first in `_held`
         self._decoding: deque[Future[Gathered]] = deque()
         self._closed = False
-        self._skipped: dict[int, DatasetError] = {}
+        self._skipped = facts.skipped
         if len(self) == 0:
             raise ValueError(
                 f"batch_size: expected at most {self._order.total // self.world_size} windows, the dataset's "
@@ -181,17 +182,7 @@ class DataLoader:
         return self._order.total
 
     def _share_of(self, epoch: int, start: int) -> RankShare:
-        return RankShare(
-            *(self._order.pools(epoch), self._order.total, start, self.batch_size),
-            *(self.rank, self.world_size, self.drop_last),
-        )
-
-    def _pieces(self) -> Iterator[Piece]:
-        """What this rank takes, pool after pool, from the loader's position on, without end."""
-        epoch, start = self.epoch, self._start
-        while True:
-            yield from self._share_of(epoch, start).pieces
-            epoch, start = epoch + 1, 0
+        return _share_of(self._order, epoch, start, self._cut)
 
     def _position(self) -> tuple[int, int]:
         """The epoch and the position in it of the next sample; the end of an epoch is the beginning of the next."""
@@ -231,7 +222,7 @@ class DataLoader:
             raise ValueError(f"state: expected a DataLoader's state_dict of version {_STATE_VERSION}, got {state!r}")
         if state["order"] != self._fingerprint():
             raise ValueError(
-                "state: expected one of the same dataset, streams, dtype, pool_bytes and shuffle; this one's order differs"
+                "state: expected one of the same dataset, streams, dtype, pool_bytes and shuffle; its order differs"
             )
         for key in ("seed", "epoch", "position"):
             _check_whole(f"state[{key!r}]", state[key], 0)
@@ -280,7 +271,13 @@ class DataLoader:
         self._step = self._first_held = 0
         if self._producer is None:
             self._producer = PoolProducer(
-                *(self._workers, self._order, self._pieces(), self._layouts, self._request),
+                *(
+                    self._workers,
+                    self._order,
+                    _pieces(self._order, self.epoch, self._start, self._cut),
+                    self._layouts,
+                    self._request,
+                ),
                 *(self.device, self.prefetch + 1, self.on_error == "skip"),
             )
             self._producer.skipped = self._skipped
@@ -442,11 +439,27 @@ class DataLoader:
     ) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):  # True: it was never complete
+            self.close()
+
     def __repr__(self) -> str:
         return (
             f"DataLoader({self.dataset!r}, {self.batch_size} windows a step, {len(self)} steps an epoch, "
             f"rank {self.rank} of {self.world_size}, {self._workers.count} {self._workers.kind} workers, {self.device})"
         )
+
+
+def _share_of(order: EpochOrder, epoch: int, start: int, cut: tuple[int, int, int, bool]) -> RankShare:
+    return RankShare(order.pools(epoch), order.total, start, *cut)
+
+
+def _pieces(order: EpochOrder, epoch: int, start: int, cut: tuple[int, int, int, bool]) -> Iterator[Piece]:
+    """What a rank takes, pool after pool, from a position on, without end. No method: the background thread holds it,
+    and must not hold the loader, which would then never end by itself."""
+    while True:
+        yield from _share_of(order, epoch, start, cut).pieces
+        epoch, start = epoch + 1, 0
 
 
 def _event(stream: Any) -> Any:

@@ -61,6 +61,7 @@ class ImagePlan:
         known = [name for name, spec in specs.items() if spec.modality in ("image", "video")]
         self.kind = kind
         self.steps: dict[str, NDArray[np.int64]] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
         for name, steps in wanted.items():
             if name not in known:
                 raise ValueError(f"images: expected names of image or video streams ({known}), got {name!r}")
@@ -68,6 +69,7 @@ class ImagePlan:
             if not ticks:
                 raise ValueError(f"images[{name!r}]: expected at least one step, got none")
             self.steps[name] = np.array(ticks, dtype=np.int64)
+            self.shapes[name] = tuple(specs[name].shape)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -163,10 +165,8 @@ class ImageGatherer:
                         f"got {list(images.shape[1:])}"
                     )
                 frames[name].numpy()[part.samples, part.steps] = images[part.source]
-            if name not in frames:
-                raise DatasetError(
-                    f"{name}: no frame of a batch could be decoded; the last: {self.skipped[part.episode]}"
-                )
+            if name not in frames:  # none could be decoded
+                frames[name] = torch.zeros((*valid[name].shape, *self._plan.shapes[name]), dtype=torch.uint8)
         self.batch_bytes = max(self.batch_bytes, sum(found.nbytes for found in frames.values()))
         return Gathered(frames, valid)
 

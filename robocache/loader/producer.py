@@ -263,10 +263,15 @@ class PoolProducer:
             slot.buffer = grown(slot.buffer, sections.nbytes, device=self._device)
             for event in slot.released:
                 self._copy_stream.wait_event(event)
-            slot.buffer[: sections.nbytes].copy_(self.staging[: sections.nbytes], non_blocking=True)
+            self._copy_into(slot.buffer, sections.nbytes)
             self._copied = torch.cuda.Event()
             self._copied.record(self._copy_stream)
         return self._ready_pool(host, slot, sections, anchors, self._copied)
+
+    def _copy_into(self, buffer: Tensor, nbytes: int) -> None:
+        """Queues the copy of a packed pool on the current stream."""
+        assert self.staging is not None
+        buffer[:nbytes].copy_(self.staging[:nbytes], non_blocking=True)
 
 
 def skipped_counts(skipped: dict[int, DatasetError]) -> Counter[str]:

@@ -18,27 +18,28 @@ _TIME_BYTES = 8
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """Frames of the main clock and estimated bytes in memory, by episode."""
+    """Frames of the main clock and estimated bytes in memory, by episode; no frames where `skipped` tells why."""
 
     frames: NDArray[np.int64]
     sizes: NDArray[np.int64]
+    skipped: dict[int, DatasetError]
 
 
-def survey(dataset: Dataset, layouts: Sequence[StreamLayout], clock: int) -> Survey:
+def survey(dataset: Dataset, layouts: Sequence[StreamLayout], clock: int, skip: bool) -> Survey:
     """Frames from the dataset's metadata; bytes from them and one episode, read to see each stream's samples a frame.
 
     Raises:
-        DatasetError: no episode can be read.
+        DatasetError: no episode can be read; without `skip` also where an episode's frames cannot be told.
     """
     episode = _first_that_reads(dataset, layouts)
     samples = [len(episode.streams[layout.name]) if layout.name in episode.streams else 0 for layout in layouts]
-    frames = _frames(dataset, layouts[clock].name, samples[clock] == episode.length)
+    frames, skipped = _frames(dataset, layouts[clock].name, samples[clock] == episode.length, skip)
     ratio = [count / max(1, samples[clock]) for count in samples]
     per_frame = sum(
         share * (max(layout.value_bytes, _raw_bytes(dataset, layout)) + _TIME_BYTES)
         for share, layout in zip(ratio, layouts, strict=True)
     )
-    return Survey(frames, np.ceil(frames * (per_frame + _ANCHOR_BYTES)).astype(np.int64))
+    return Survey(frames, np.ceil(frames * (per_frame + _ANCHOR_BYTES)).astype(np.int64), skipped)
 
 
 def _raw_bytes(dataset: Dataset, layout: StreamLayout) -> int:
@@ -61,8 +62,17 @@ def _first_that_reads(dataset: Dataset, layouts: Sequence[StreamLayout]) -> Any:
     raise ValueError("dataset: expected at least one episode, got none")
 
 
-def _frames(dataset: Dataset, clock: str, is_main: bool) -> NDArray[np.int64]:
+def _frames(
+    dataset: Dataset, clock: str, is_main: bool, skip: bool
+) -> tuple[NDArray[np.int64], dict[int, DatasetError]]:
     """By episode; from the episodes themselves where the clock is not the one that the metadata counts."""
-    if is_main:
-        return np.array([dataset.length(index) for index in range(len(dataset))], dtype=np.int64)
-    return np.array([len(dataset[index].streams[clock]) for index in range(len(dataset))], dtype=np.int64)
+    frames = np.zeros(len(dataset), dtype=np.int64)
+    skipped: dict[int, DatasetError] = {}
+    for index in range(len(dataset)):
+        try:
+            frames[index] = dataset.length(index) if is_main else len(dataset[index].streams[clock])
+        except DatasetError as error:
+            if not skip:
+                raise error.at(episode=index) from error
+            skipped[index] = error
+    return frames, skipped

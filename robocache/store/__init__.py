@@ -1,7 +1,7 @@
 """Recordings packed in device memory, and windows drawn from them at any time: `EpisodeStore`.
 
 streams.py   what is packed: the vector streams of a dataset, and which of them is the main clock
-read.py      an episode's vectors as tensors, checked
+read.py      an episode's vectors as tensors
 packed.py    streams of many episodes in one tensor each, in device memory or pinned host memory
 fill.py      episodes into packed tensors within a budget of bytes
 ticks.py     seconds to ticks, exactly
