@@ -1,4 +1,4 @@
-"""`python -m benchmarks --device cuda|cpu [--suite align|voxelize|graphs] [--filter part] [--quick] [--ours-only] ...`.
+"""`python -m benchmarks --device cuda|cpu [--suite align|voxelize|graphs|store] [--filter part] [--quick] [--ours-only] ...`.
 
 Writes one JSON file a suite, with provenance, under benchmarks/results/<machine>/, prints a line a case and a table
 last. A case that fails is recorded as an error, the others still run, and the exit status is 1.
@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from . import align, cases, graphs, measure, provenance, timing, voxel_cases, voxelize
+from . import align, cases, graphs, measure, provenance, store, timing, voxel_cases, voxelize
 from .host import FUNCTIONS, run_host
 from .report import SUITES, line, text_table
 
@@ -26,11 +26,13 @@ _SELECT: dict[str, Callable[..., list[Any]]] = {
     "align": cases.select,
     "voxelize": voxel_cases.select,
     "graphs": graphs.select,
+    "store": store.select,
 }
 _RUN: dict[str, Callable[..., dict[str, Any]]] = {
     "align": align.run_case,
     "voxelize": voxelize.run_case,
     "graphs": graphs.run_case,
+    "store": store.run_case,
 }
 _TINY = (2, 2000, 16)  # samples, points and cells an axis of a quick voxelize row
 
@@ -44,7 +46,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="few repeats, no compiled peers; align: the published rows; voxelize: every row of either device, tiny",
+        help="few repeats, no compiled peers; align: the published rows; voxelize: every row of either device, tiny; "
+        "store: one row",
     )
     parser.add_argument("--ours-only", action="store_true", help="no peers")
     parser.add_argument("--repeats", type=int, help="timings a variant (default 100; cpu 60; quick 20)")
@@ -171,7 +174,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     options = parse(arguments)
     if options.list:
-        for case in (*cases.CASES, *voxel_cases.CASES, *graphs.CASES):
+        for case in (*cases.CASES, *voxel_cases.CASES, *graphs.CASES, *store.CASES):
             print(f"{case.name:44} {' '.join(sorted(case.tags))}")
         return 0
     chosen = {suite: select(options, suite) for suite in options.suite}

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Bar:
-    """A limit in `unit`: at most "us", "x uniform", "of eager"; at least "G points/s", "x eager"."""
+    """A limit in `unit`: at most "us", "x uniform", "of eager"; at least "G points/s", "x eager", "x lerobot-style"."""
 
     limit: float
     unit: str
@@ -45,6 +45,12 @@ BARS: dict[str, Bar] = {
 }
 
 
+# Of the store suite; a row may have several.
+STORE_BARS: dict[str, tuple[Bar, ...]] = {
+    "store-4096x16-4": (Bar(60.0, "us"), Bar(100.0, "x lerobot-style")),
+}
+
+
 def median(row: dict[str, Any], variant: str = "robocache") -> float | None:
     value: float | None = row["variants"].get(variant, {}).get("cold", {}).get("median")
     return value
@@ -59,6 +65,18 @@ def of_base(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> float | None
 
 def bar_of(name: str) -> Bar | None:
     return _ONE_CELL if name.endswith("-onecell") else BARS.get(name)
+
+
+def store_verdict(row: dict[str, Any]) -> str:
+    """The verdicts on a row of the store suite on a GPU, or "-"."""
+    ours = median(row)
+    told = []
+    for bar in STORE_BARS.get(row["name"], ()):
+        other = None if bar.unit == "us" else median(row, bar.unit.removeprefix("x "))
+        if ours is not None and (bar.unit == "us" or other is not None):
+            met = ours <= bar.limit if other is None else other / ours >= bar.limit
+            told.append(f"{bar.limit:g} {bar.unit}: {'met' if met else 'missed'}")
+    return ", ".join(told) or "-"
 
 
 def verdict(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:

@@ -61,7 +61,23 @@ def align_functions(device: str) -> dict[str, Callable[[], Any]]:
     }
 
 
-FUNCTIONS = {"align": align_functions, "voxelize": voxel_functions}
+def store_functions(device: str) -> dict[str, Callable[[], Any]]:
+    """The store suite's calls: four streams, windows so small that the device never holds the host up."""
+    from .store import StoreCase, build, recordings
+
+    case = StoreCase("host", episodes=2, seconds=4.0)
+    store = build(case, recordings(case), device)
+    rows = torch.zeros(8, dtype=torch.int64, device=device)
+    times = torch.arange(8, device=device) * (store.ticks_per_second // 30)
+    return {
+        "clone": lambda: rows.clone(),
+        "EpisodeStore.sample": lambda: store.sample(8, 2),
+        "EpisodeStore.sample(anchors='times')": lambda: store.sample(8, 2, anchors="times"),
+        "EpisodeStore.at": lambda: store.at(rows, times, 2),
+    }
+
+
+FUNCTIONS = {"align": align_functions, "voxelize": voxel_functions, "store": store_functions}
 
 
 def run_host(device: str, loops: int, rounds: int, say: Callable[[str], None], suite: str = "align") -> dict[str, Any]:

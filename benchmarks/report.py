@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .bars import of_base, verdict
+from .bars import of_base, store_verdict, verdict
 
-SUITES = ("align", "voxelize", "graphs")
+SUITES = ("align", "voxelize", "graphs", "store")
 
 
 def markers(suite: str) -> tuple[str, str]:
@@ -139,8 +139,32 @@ def _graph_cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
+STORE_HEADER = ("case", "robocache", "P99", "device", "torch-index", "lerobot-style", "vs lerobot-style", "MB", "bar")
+
+
+def _store_cells(row: dict[str, Any], results: dict[str, Any]) -> list[str]:
+    ours = _median(row, "robocache")
+    if ours is None:
+        return [row["name"], "error", *["-"] * (len(STORE_HEADER) - 2)]
+    cold = row["variants"]["robocache"]["cold"]
+    items = _median(row, "lerobot-style")
+    return [
+        row["name"],
+        f"{_us(ours)} ± {(cold['ci95'][1] - cold['ci95'][0]) / 2:.2g}",
+        _us(cold["p99"]),
+        _us(_median(row, "robocache", "device")),
+        _us(_median(row, "torch-index")),
+        _us(items),
+        f"{items / ours:.0f}x" if items is not None else "-",
+        f"{row['bytes']['total'] / 1e6:.2f}",
+        store_verdict(row) if results["device"] == "cuda" else "-",
+    ]
+
+
 def _table(results: dict[str, Any]) -> tuple[Sequence[str], list[list[str]]]:
     """Header and rows of a suite's cases."""
+    if suite_of(results) == "store":
+        return STORE_HEADER, [_store_cells(row, results) for row in results["cases"]]
     if suite_of(results) == "align":
         return HEADER, [_cells(row) for row in results["cases"]]
     if suite_of(results) == "graphs":
@@ -206,6 +230,8 @@ def _caption(results: dict[str, Any]) -> str:
     what = "device time by CUDA-graph replay over rotated inputs" if results["device"] == "cuda" else "wall time"
     if suite_of(results) == "graphs":
         what = "wall time, host and device together, outputs cloned unless said"
+    if suite_of(results) == "store":
+        what = "wall time of a call in a loop that is synchronised once"
     most = "up to " if results["plan"].get("budget_s") else ""
     return (
         f"Microseconds a call, median of {most}{results['plan']['repeats']} timings with the half width of its 95 % "

@@ -26,7 +26,7 @@ def test_the_readme_examples_run_and_give_the_shapes_they_claim() -> None:
     torch.manual_seed(0)
     names: dict[str, object] = {}
     examples = blocks(ROOT / "README.md", "python")
-    assert len(examples) == 4  # the fourth, on voxels: test_voxel_docs.py says more
+    assert len(examples) == 5  # the fourth, on voxels: test_voxel_docs.py says more; the fifth: test_store_docs.py
     for example in examples:
         exec(example, names)
     assert names["aligned"].shape == (32, 100, 520)  # type: ignore[attr-defined]
