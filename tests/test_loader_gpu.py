@@ -60,7 +60,7 @@ def test_a_step_waits_for_nothing_and_is_one_launch() -> None:
 
 
 class PoisonedTensor:
-    """Makes every copy into a pool late, and reads before it or behind its time visible: poison, a wait, then the copy."""
+    """Makes every copy into a pool late, and a read at the wrong time visible: poison, a wait, then the copy."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, cycles: int) -> None:
         self.copies = 0

@@ -21,9 +21,9 @@ def test_the_readme_example_gives_the_shapes_it_claims() -> None:
     names: dict[str, object] = {"torch": torch, "robocache": robocache}
     (example,) = [code for code in blocks(ROOT / "README.md", "python") if "EpisodeStore" in code]
     exec(example, names)
-    state, action, pad, batch = (names[name] for name in ("state", "action", "pad", "batch"))
+    state, action, pad, last = (names[name] for name in ("state", "action", "pad", "windows"))
     assert [list(t.shape) for t in (state, action, pad)] == [[256, 2, 7], [256, 16, 7], [256, 16]]  # type: ignore[attr-defined]
-    assert [list(batch[n].shape) for n in ("state", "action")] == [[64, 1, 7], [64, 16, 7]]  # type: ignore[index]
+    assert [list(last[n].shape) for n in ("state", "action")] == [[64, 1, 7], [64, 16, 7]]  # type: ignore[index]
 
 
 @pytest.mark.parametrize("page", ["store.md", "loader.md"])
