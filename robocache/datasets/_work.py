@@ -89,6 +89,17 @@ def decode_frames(dataset: Dataset, index: int, name: str, frames: Sequence[int]
         raise DatasetError(f"{name}: {type(error).__name__}: {error}", file=dataset.path, episode=index) from error
 
 
+def count_frames(dataset: Dataset, clock: str | None, indices: Sequence[int]) -> list[int | DatasetError]:
+    """Frames of episodes: by the dataset's word for the main clock, or by opening them to count another stream's."""
+    found: list[int | DatasetError] = []
+    for index in indices:
+        try:
+            found.append(dataset.length(index) if clock is None else len(dataset[index].streams[clock]))
+        except DatasetError as error:
+            found.append(error.at(episode=index))
+    return found
+
+
 # A worker process's own dataset, handed over once when it starts.
 _dataset: Dataset | None = None
 

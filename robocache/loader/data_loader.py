@@ -68,6 +68,8 @@ class DataLoader:
             of its own.
         on_error: "skip" passes over episodes that cannot be read and counts them in `skipped`; windows of other
             episodes of the pool stand in for theirs, so no step changes its size.
+        show_progress: a bar on stderr while the worker processes count the frames of a format that does not tell them
+            (RLDS).
 
     Attributes:
         epoch: the current one, from 0.
@@ -113,6 +115,7 @@ class DataLoader:
         image_kind: str = "nearest",
         pool_bytes: int = 256 << 20,
         on_error: str = "raise",
+        show_progress: bool = True,
     ) -> None:
         for name, number, least in (
             ("batch_size", batch_size, 1),
@@ -148,9 +151,13 @@ class DataLoader:
         self._request = Request(
             tuple((layout.name, layout.columns) for layout in self._layouts), main, self._images.names
         )
-        facts = survey(dataset, self._layouts, main, on_error == "skip")
-        self._order = EpochOrder(facts.frames.tolist(), facts.sizes.tolist(), pool_bytes, seed, shuffle)
         self._workers = Workers(dataset, workers, worker_kind)
+        try:
+            facts = survey(self._workers, self._layouts, main, on_error == "skip", show_progress)
+        except BaseException:
+            self._workers.close()
+            raise
+        self._order = EpochOrder(facts.frames.tolist(), facts.sizes.tolist(), pool_bytes, seed, shuffle)
         self._producer: PoolProducer | None = None
         self._gatherer: ImageGatherer | None = None
         self._share: RankShare | None = None

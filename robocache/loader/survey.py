@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._progress import progress
 from ..datasets import Dataset, DatasetError
+from ..datasets._work import count_frames
 from ..store.streams import StreamLayout
+from .workers import Workers
 
 _ANCHOR_BYTES = 4 * 8  # row, time, episode and frame
 _TIME_BYTES = 8
+_CHUNK = 64  # episodes that a worker counts at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,15 +29,17 @@ class Survey:
     skipped: dict[int, DatasetError]
 
 
-def survey(dataset: Dataset, layouts: Sequence[StreamLayout], clock: int, skip: bool) -> Survey:
+def survey(workers: Workers, layouts: Sequence[StreamLayout], clock: int, skip: bool, show_progress: bool) -> Survey:
     """Frames from the dataset's metadata; bytes from them and one episode, read to see each stream's samples a frame.
 
     Raises:
         DatasetError: no episode can be read; without `skip` also where an episode's frames cannot be told.
     """
+    dataset = workers.dataset
     episode = _first_that_reads(dataset, layouts)
     samples = [len(episode.streams[layout.name]) if layout.name in episode.streams else 0 for layout in layouts]
-    frames, skipped = _frames(dataset, layouts[clock].name, samples[clock] == episode.length, skip)
+    counted = None if samples[clock] == episode.length else layouts[clock].name
+    frames, skipped = _frames(workers, counted, skip, show_progress)
     ratio = [count / max(1, samples[clock]) for count in samples]
     per_frame = sum(
         share * (max(layout.value_bytes, _raw_bytes(dataset, layout)) + _TIME_BYTES)
@@ -63,16 +69,28 @@ def _first_that_reads(dataset: Dataset, layouts: Sequence[StreamLayout]) -> Any:
 
 
 def _frames(
-    dataset: Dataset, clock: str, is_main: bool, skip: bool
+    workers: Workers, clock: str | None, skip: bool, show_progress: bool
 ) -> tuple[NDArray[np.int64], dict[int, DatasetError]]:
-    """By episode; from the episodes themselves where the clock is not the one that the metadata counts."""
-    frames = np.zeros(len(dataset), dtype=np.int64)
+    """By episode. Threads have nothing to gain where metadata tells; a format that is parsed to be counted, RLDS, is
+    counted by the worker processes."""
+    count = len(workers.dataset)
+    frames = np.zeros(count, dtype=np.int64)
     skipped: dict[int, DatasetError] = {}
-    for index in range(len(dataset)):
-        try:
-            frames[index] = dataset.length(index) if is_main else len(dataset[index].streams[clock])
-        except DatasetError as error:
-            if not skip:
-                raise error.at(episode=index) from error
-            skipped[index] = error
+    chunks = [range(begin, min(begin + _CHUNK, count)) for begin in range(0, count, _CHUNK)]
+    if workers.kind == "process":
+        futures = [workers.submit(count_frames, clock, chunk) for chunk in chunks]
+        results = (future.result() for future in futures)
+    else:
+        results = (count_frames(workers.dataset, clock, chunk) for chunk in chunks)
+        show_progress = False
+    for chunk, found in zip(
+        chunks, progress(results, total=len(chunks), what="frames", show=show_progress), strict=True
+    ):
+        for index, number in zip(chunk, found, strict=True):
+            if isinstance(number, int):
+                frames[index] = number
+            elif skip:
+                skipped[index] = number
+            else:
+                raise number
     return frames, skipped
