@@ -12,15 +12,44 @@ __device__ __noinline__ inline float divide_and_floor(float a, float v) {
     return floorf(a / v);
 }
 
+// Whether a point lies in a grid, and its cell there, in full-rate instructions: the whole number nearest to t, the
+// product with the reciprocal, is what remains of t + 1.5 * 2^23, and the floor is that or the one below.
+__device__ __forceinline__ bool locate_quick(const rc_frame_f32& frame, const float reciprocal[3],
+                                             const int32_t size[3], const float p[3], int32_t at[3]) {
+    constexpr float kShift = 12582912.0f;  // 1.5 * 2^23: for |t| < 2^22 the sum's last place is 1
+    bool sure = true;
+#pragma unroll
+    for (int d = 0; d < 3; ++d) {
+        const float t = (p[d] - frame.min[d]) * reciprocal[d];
+        const float shifted = t + kShift;
+        const float apart = t - (shifted - kShift);
+        // As in FastFrame::place(); a |t| of 2^22 or more is never sure, nor is NaN.
+        sure = sure && fabsf(apart) > __fmaf_rn(fabsf(t), 0x1p-21f, 0x1p-20f);
+        at[d] = __float_as_int(shifted) - __float_as_int(kShift) - (apart < 0.0f ? 1 : 0);
+    }
+    if (!__builtin_expect(sure, 1)) {
+#pragma unroll
+        for (int d = 0; d < 3; ++d) {
+            const float q = divide_and_floor(p[d] - frame.min[d], frame.voxel[d]);
+            at[d] = q >= 0.0f && q < frame.size[d] ? static_cast<int32_t>(q) : -1;
+        }
+    }
+    return static_cast<uint32_t>(at[0]) < static_cast<uint32_t>(size[0]) &&
+           static_cast<uint32_t>(at[1]) < static_cast<uint32_t>(size[1]) &&
+           static_cast<uint32_t>(at[2]) < static_cast<uint32_t>(size[2]);
+}
+
 // The grid of one sample. Division is slow and the quotient is only wanted to the integer below: a product with the
 // reciprocal tells it wherever it is not close to a whole number.
 struct FastFrame {
     rc_frame_f32 exact;
     float reciprocal[3];  // NaN: always divide
+    int32_t size[3];
 
     __device__ __forceinline__ void finish() {
         for (int d = 0; d < 3; ++d) {
             reciprocal[d] = safe_reciprocal(exact.voxel[d]);
+            size[d] = static_cast<int32_t>(exact.size[d]);
         }
     }
 
@@ -38,6 +67,9 @@ struct FastFrame {
     }
 
     __device__ __forceinline__ bool locate(const float p[3], bool clamp, int32_t at[3], bool* counts) const {
+        if (!clamp) {
+            return *counts = locate_quick(exact, reciprocal, size, p, at);
+        }
         const float q[3] = {place(p[0], 0), place(p[1], 1), place(p[2], 2)};
         return rc_cell_of_f32(&exact, q, clamp, at, counts);
     }
@@ -93,30 +125,9 @@ __device__ __forceinline__ void load_frame(const VoxelGridParams& grid, rc_fault
     frame->finish();
 }
 
-// The same for one grid whose numbers are constants of the launch, in full-rate instructions: the nearest whole number
-// to t is what remains of t + 1.5 * 2^23, and the floor is that or the one below. False: the point lies outside.
+// locate_quick() of the grid that all samples share, whose numbers are constants of the launch.
 __device__ __forceinline__ bool locate_plain(const VoxelGridParams& grid, const float p[3], int32_t at[3]) {
-    constexpr float kShift = 12582912.0f;  // 1.5 * 2^23: for |t| < 2^22 the sum's last place is 1
-    bool sure = true;
-#pragma unroll
-    for (int d = 0; d < 3; ++d) {
-        const float t = (p[d] - grid.frame.min[d]) * grid.reciprocal[d];
-        const float shifted = t + kShift;
-        const float apart = t - (shifted - kShift);
-        // As in FastFrame::place(); a |t| of 2^22 or more is never sure, nor is NaN.
-        sure = sure && fabsf(apart) > __fmaf_rn(fabsf(t), 0x1p-21f, 0x1p-20f);
-        at[d] = __float_as_int(shifted) - __float_as_int(kShift) - (apart < 0.0f ? 1 : 0);
-    }
-    if (!__builtin_expect(sure, 1)) {
-#pragma unroll
-        for (int d = 0; d < 3; ++d) {
-            const float q = divide_and_floor(p[d] - grid.frame.min[d], grid.frame.voxel[d]);
-            at[d] = q >= 0.0f && q < grid.frame.size[d] ? static_cast<int32_t>(q) : -1;
-        }
-    }
-    return static_cast<uint32_t>(at[0]) < static_cast<uint32_t>(grid.size[0]) &&
-           static_cast<uint32_t>(at[1]) < static_cast<uint32_t>(grid.size[1]) &&
-           static_cast<uint32_t>(at[2]) < static_cast<uint32_t>(grid.size[2]);
+    return locate_quick(grid.frame, grid.reciprocal, grid.size, p, at);
 }
 
 // Its cell where a sample has fewer than 2^31 of them, or -1.

@@ -1,8 +1,9 @@
 // Occupancy and count by slabs: no atomic ever leaves a multiprocessor, and every cell is written once.
 //
-// A sample's grid is cut into slabs of 2^shift cells that fit in shared memory. The first kernel takes a chunk of points a
-// block and sorts their cells by slab (16 bits each are left of a cell within its slab); the second fills one slab a
-// block from the runs that all chunks have for it, and writes it.
+// A sample's cells are dealt to slabs that fit in shared memory. The first kernel takes a chunk of points a block and
+// sorts their cells by slab (16 bits each are left of a cell within its slab); the second fills one slab a block from the
+// runs that all chunks have for it, and writes it. Neighbouring points in one cell are one entry: of a count with the
+// number of them beside it, where that makes a chunk shorter.
 #include <cub/block/block_scan.cuh>
 
 #include "voxel_dense.h"
@@ -22,21 +23,52 @@ constexpr int kLargeItems = 16;
 constexpr int64_t kManyPoints = int64_t{1} << 21;
 
 // Adds one to a shared counter for every lane whose `slab` is not negative, and returns the count before: in one go
-// where the warp agrees.
+// where those lanes agree.
 __device__ __forceinline__ uint32_t rank_in_slab(uint32_t* counters, int32_t slab) {
-    if (__all_sync(kWholeWarp, slab == __shfl_sync(kWholeWarp, slab, 0)) == 0) {
+    const uint32_t lanes = __ballot_sync(kWholeWarp, slab >= 0);
+    const int leader = lanes != 0 ? __ffs(static_cast<int>(lanes)) - 1 : 0;
+    const int32_t common = __shfl_sync(kWholeWarp, slab, leader);
+    if (__all_sync(kWholeWarp, slab < 0 || slab == common) == 0) {
         return slab >= 0 ? atomicAdd(counters + slab, 1u) : 0;
-    }
-    if (slab < 0) {
-        return 0;
     }
     const uint32_t lane = threadIdx.x & 31;
     uint32_t base = 0;
-    if (lane == 0) {
-        base = atomicAdd(counters + slab, 32u);
+    if (lanes != 0 && lane == static_cast<uint32_t>(leader)) {
+        base = atomicAdd(counters + slab, static_cast<uint32_t>(__popc(lanes)));
     }
-    return __shfl_sync(kWholeWarp, base, 0) + lane;
+    return __shfl_sync(kWholeWarp, base, leader) + static_cast<uint32_t>(__popc(lanes & ((1u << lane) - 1)));
 }
+
+// What the warps of a block tell each other of their points.
+template <int kThreads>
+struct Tallies {
+    static constexpr uint32_t kWarps = kThreads / 32;
+    uint32_t points_and_starts[kWarps];  // points in the grid; in the low half, runs of them
+    int32_t cell[kWarps];                // of all of a warp's points, where they have only one; else -1
+
+    struct Sum {
+        uint32_t points;
+        uint32_t starts;
+        bool alike;  // all points of the block are in one cell
+    };
+    __device__ __forceinline__ void tell(uint32_t points, uint32_t starts, int32_t common) {
+        const uint32_t sum = __reduce_add_sync(kWholeWarp, points << 16 | starts);
+        const int32_t first = __shfl_sync(kWholeWarp, common, 0);
+        const bool alike = __all_sync(kWholeWarp, common == first) != 0;
+        if ((threadIdx.x & 31) == 0) {
+            points_and_starts[threadIdx.x / 32] = sum;
+            cell[threadIdx.x / 32] = alike ? first : -1;
+        }
+    }
+    // After a barrier; for whole warps.
+    __device__ __forceinline__ Sum sum() const {
+        const uint32_t lane = threadIdx.x & 31;
+        const uint32_t total = __reduce_add_sync(kWholeWarp, lane < kWarps ? points_and_starts[lane] : 0);
+        const int32_t first = cell[0];
+        const bool alike = __all_sync(kWholeWarp, cell[lane < kWarps ? lane : 0] == first) != 0;
+        return {total >> 16, total & 0xffffu, alike && first >= 0};
+    }
+};
 
 template <PointSource kSource, bool kSides, int kThreads, int kItems>
 __global__ __launch_bounds__(kThreads,
@@ -46,12 +78,10 @@ __global__ __launch_bounds__(kThreads,
     using Scan = cub::BlockScan<uint32_t, kThreads>;
     __shared__ uint32_t starts[kMaxSlabs];
     __shared__ typename Scan::TempStorage scan_storage;
-    __shared__ int32_t first_cell;
+    __shared__ Tallies<kThreads> tallies;
     extern __shared__ uint4 staged_words[];
     uint16_t* staged = reinterpret_cast<uint16_t*>(staged_words);
-#if __CUDA_ARCH__ >= 900
-    cudaTriggerProgrammaticLaunchCompletion();  // the slabs' blocks may clear their memory meanwhile
-#endif
+    let_next_begin();  // the slabs' blocks may clear their memory meanwhile
     const uint32_t b = part.by_chunks.quotient(blockIdx.x);
     const uint32_t chunk = blockIdx.x - b * part.chunks;
     const int64_t sample_begin = b * params.points.per_sample;
@@ -67,7 +97,8 @@ __global__ __launch_bounds__(kThreads,
 
     int32_t cells[kItems];
     const bool aligned = ((reinterpret_cast<uintptr_t>(params.points.points) + 12 * begin) & 15) == 0;
-    if (kSource == PointSource::kPlain && aligned && begin + kChunk <= sample_end) {
+    const bool together = kSource == PointSource::kPlain && aligned && begin + kChunk <= sample_end;
+    if (together) {
         float p[kItems / kRun][kRun][3];
 #pragma unroll
         for (int r = 0; r < kItems / kRun; ++r) {
@@ -101,47 +132,75 @@ __global__ __launch_bounds__(kThreads,
     if (kSides) {
         reader.finish();
     }
-    if (threadIdx.x == 0) {
-        first_cell = cells[0];
+
+    uint32_t ranks[kItems];  // first the lengths of runs; then the rank within a slab, and the length in the upper half
+    uint32_t points = 0, run_count = 0;
+    int32_t common = cells[0];
+#pragma unroll
+    for (int r = 0; r < kItems; r += kRun) {
+        run_lengths(cells + r, together, ranks + r);
+#pragma unroll
+        for (int k = r; k < r + kRun; ++k) {
+            points += cells[k] >= 0 ? 1 : 0;
+            run_count += cells[k] >= 0 && ranks[k] != 0 ? 1 : 0;
+            common = cells[k] == cells[0] ? common : -1;
+        }
+    }
+    tallies.tell(points, run_count, common);
+    __syncthreads();
+
+    // Entries: of occupancy one a run; of a count one a run with its length, where that is shorter than one a point.
+    const auto sum = tallies.sum();
+    const bool counts = part.count.data != nullptr;
+    const bool pairs = counts && 2 * sum.starts <= sum.points;
+#pragma unroll
+    for (int k = 0; k < kItems; ++k) {
+        const bool first = threadIdx.x == 0 && k == 0;
+        if (sum.alike ? !first : ranks[k] == 0 && (pairs || !counts)) {
+            cells[k] = -1;
+        }
+        const uint32_t length = sum.alike ? kChunk : ranks[k];
+        ranks[k] = length << 16 |
+                   rank_in_slab(starts, cells[k] < 0
+                                            ? -1
+                                            : static_cast<int32_t>(part.deal.slab(static_cast<uint32_t>(cells[k]))));
     }
     __syncthreads();
 
-    uint32_t ranks[kItems];
-    bool alike = true;
-#pragma unroll
-    for (int k = 0; k < kItems; ++k) {
-        ranks[k] = rank_in_slab(starts, cells[k] < 0 ? -1 : cells[k] >> part.shift);
-        alike = alike && (cells[k] == first_cell);
-    }
-    alike = __syncthreads_and(alike && first_cell >= 0) != 0;
-
     // Counts to starts: each thread has kEach neighbouring slabs.
     const uint32_t s = kEach * threadIdx.x;
-    uint32_t counts[kEach], sums[kEach], total;
+    uint32_t counts_of[kEach], sums[kEach], total;
 #pragma unroll
     for (uint32_t k = 0; k < kEach; ++k) {
-        counts[k] = starts[s + k];
+        counts_of[k] = starts[s + k];
     }
+    const uint32_t halves = pairs ? 2 : 1;  // of an entry
     uint32_t words[kEach];
 #pragma unroll
     for (uint32_t k = 0; k < kEach; ++k) {
-        words[k] = (counts[k] + kWord - 1) / kWord;
+        words[k] = (counts_of[k] * halves + kWord - 1) / kWord;
     }
     Scan(scan_storage).ExclusiveSum(words, sums, total);
 #pragma unroll
     for (uint32_t k = 0; k < kEach; ++k) {
         starts[s + k] = sums[k] * kWord;
-        if (s + k < part.slabs) {
-            const size_t row = static_cast<size_t>(b) * part.slabs + s + k;
-            part.table[row * part.chunks + chunk] = pack_run(sums[k], counts[k], alike);
+        if (s + k < part.deal.slabs()) {
+            const size_t row = static_cast<size_t>(b) * part.deal.slabs() + s + k;
+            part.table[row * part.chunks + chunk] = SlabRun::of(sums[k], counts_of[k] * halves, pairs).packed;
         }
     }
     __syncthreads();
 #pragma unroll
     for (int k = 0; k < kItems; ++k) {
         if (cells[k] >= 0) {
-            staged[starts[cells[k] >> part.shift] + ranks[k]] = static_cast<uint16_t>(cells[k] &
-                                                                                      ((1 << part.shift) - 1));
+            const uint32_t cell = static_cast<uint32_t>(cells[k]);
+            const uint32_t place = part.deal.place(cell), rank = ranks[k] & 0xffffu;
+            uint16_t* run = staged + starts[part.deal.slab(cell)];
+            if (pairs) {
+                reinterpret_cast<uint32_t*>(run)[rank] = place | (ranks[k] & 0xffff0000u);
+            } else {
+                run[rank] = static_cast<uint16_t>(place);
+            }
         }
     }
     __syncthreads();
@@ -151,44 +210,31 @@ __global__ __launch_bounds__(kThreads,
     }
 }
 
-// Slabs as large as shared memory has them, but enough of them to fill the device.
-uint32_t slab_shift(int64_t batch, int64_t cells, bool count, int multiprocessors) {
-    uint32_t shift = count ? 15 : 16;
-    while (shift > 12 && batch * ((cells + (int64_t{1} << shift) - 1) >> shift) < multiprocessors * 7 / 8) {
-        --shift;
-    }
-    return shift;
+int64_t rows_of(int64_t cells) {
+    return (cells + kRowCells - 1) >> kRowShift;
 }
 
-template <typename... Args>
-rc_status launch_after(bool early_launch, void (*kernel)(Args...), unsigned blocks, size_t shared, cudaStream_t stream,
-                       Args... args) {
-    cudaLaunchConfig_t config{};
-    config.gridDim = dim3(blocks);
-    config.blockDim = dim3(kSlabThreads);
-    config.dynamicSmemBytes = shared;
-    config.stream = stream;
-    cudaLaunchAttribute early{};
-    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    early.val.programmaticStreamSerializationAllowed = 1;
-    config.attrs = &early;
-    config.numAttrs = early_launch ? 1 : 0;
-    return check_cuda(cudaLaunchKernelEx(&config, kernel, args...), "launching the slab kernel");
+// Slabs as large as shared memory has them, but enough of them to fill the device.
+SlabDeal deal_of(int64_t batch, int64_t cells, bool count, int multiprocessors) {
+    const int64_t rows = rows_of(cells);
+    const int64_t most_rows = (count ? int64_t{1} << 15 : int64_t{1} << 16) >> kRowShift;  // of a slab
+    SlabDeal deal{0};
+    while (deal.slabs() < rows &&
+           ((rows + deal.slabs() - 1) >> deal.bits > most_rows || batch << deal.bits < multiprocessors * 7 / 8)) {
+        ++deal.bits;
+    }
+    return deal;
 }
 
 template <bool kCount>
 rc_status launch_slabs(const VoxelRun& run, const PartitionParams& part) {
-    const size_t shared = (size_t{1} << part.shift) * sizeof(typename Slab<kCount>::Cell);
-    const rc_status status = check_cuda(cudaFuncSetAttribute(slab_kernel<kCount>,
-                                                             cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                             static_cast<int>(shared)),
-                                        "asking for shared memory");
-    if (status != RC_OK) {
-        return status;
-    }
-    return launch_after(launches_early(run.call->device), slab_kernel<kCount>,
-                        static_cast<unsigned>(run.call->batch) * part.slabs, shared, run.stream, part,
-                        run.params.grid.cells);
+    LaunchShape shape{};
+    shape.blocks = static_cast<unsigned>(run.call->batch) << part.deal.bits;
+    shape.threads = kSlabThreads;
+    shape.shared = size_t{part.rounds} * kRowCells * sizeof(typename Slab<kCount>::Cell);
+    shape.stream = run.stream;
+    shape.early = launches_early(run.call->device);
+    return launch(shape, "launching the slab kernel", slab_kernel<kCount>, part, run.params.grid.cells);
 }
 
 }  // namespace
@@ -197,8 +243,8 @@ bool partition_takes(const rc_voxel_call& call, int multiprocessors) {
     const int64_t cells = cells_of(call.grid);
     const rc_voxel_output* occupancy = find_output(call, RC_REDUCE_OCCUPANCY);
     const bool count = find_output(call, RC_REDUCE_COUNT) != nullptr;
-    if (call.cloud != nullptr && call.cloud->row_splits != nullptr) {
-        return false;  // how many points a sample has is known on the device only
+    if (call.depth != nullptr || call.cloud->row_splits != nullptr) {
+        return false;  // of images most atomics can be spared; how many points a packed sample has is known on the device
     }
     if (occupancy != nullptr && occupancy->dtype == RC_BITS && call.grid.size[2] % 8 != 0) {
         return false;  // a byte may lie across two slabs
@@ -206,8 +252,7 @@ bool partition_takes(const rc_voxel_call& call, int multiprocessors) {
     if (cells > INT32_MAX || call.batch > INT32_MAX / 64) {
         return false;
     }
-    const uint32_t shift = slab_shift(call.batch, cells, count, multiprocessors);
-    const int64_t slabs = (cells + (int64_t{1} << shift) - 1) >> shift;
+    const int64_t slabs = deal_of(call.batch, cells, count, multiprocessors).slabs();
     const int64_t points = total_points(call) / (call.batch > 0 ? call.batch : 1);
     // Chunks and slabs must each hold enough to be worth their block; few points in many cells are better off with
     // atomics.
@@ -221,15 +266,15 @@ rc_status voxelize_partition(VoxelRun* run) {
     const rc_voxel_output* count = find_output(call, RC_REDUCE_COUNT);
     const int64_t cells = run->params.grid.cells;
     PartitionParams part{};
-    part.shift = slab_shift(call.batch, cells, count != nullptr, run->multiprocessors);
-    part.slabs = static_cast<uint32_t>((cells + (int64_t{1} << part.shift) - 1) >> part.shift);
+    part.deal = deal_of(call.batch, cells, count != nullptr, run->multiprocessors);
+    part.rounds = static_cast<uint32_t>((rows_of(cells) + part.deal.slabs() - 1) >> part.deal.bits);
     const bool large = run->params.points.total > kManyPoints;
     const uint32_t chunk_points = large ? kLargeThreads * kLargeItems : kSmallThreads * kSmallItems;
     part.chunks = static_cast<uint32_t>((run->params.points.per_sample + chunk_points - 1) / chunk_points);
     const size_t blocks = static_cast<size_t>(call.batch) * part.chunks;
-    part.chunk_entries = chunk_points + kWord * (part.slabs < chunk_points ? part.slabs : chunk_points);
+    part.chunk_entries = chunk_points + kWord * (part.deal.slabs() < chunk_points ? part.deal.slabs() : chunk_points);
     part.entries = run->workspace->take<uint16_t>(blocks * part.chunk_entries);
-    part.table = run->workspace->take<uint32_t>(blocks * part.slabs);
+    part.table = run->workspace->take<uint32_t>(blocks * part.deal.slabs());
     if (run->dry) {
         return RC_OK;
     }
@@ -240,28 +285,27 @@ rc_status voxelize_partition(VoxelRun* run) {
         part.count = {count->data, count->dtype, call.accumulate};
     }
     part.by_chunks = FastDivide::by(part.chunks > 0 ? part.chunks : 1);
-    part.by_slabs = FastDivide::by(part.slabs);
     // Lanes to a run: as many as it has words, and no fewer than keep all of them busy.
-    const uint32_t run_words = (chunk_points / part.slabs + kWord - 1) / kWord;
+    const uint32_t run_words = (chunk_points / part.deal.slabs() + kWord - 1) / kWord;
     while ((1u << part.lane_shift) < run_words && part.lane_shift < 5) {
         ++part.lane_shift;
     }
     while ((part.chunks << part.lane_shift) < kSlabThreads) {
         ++part.lane_shift;
     }
-    const size_t shared = part.chunk_entries * sizeof(uint16_t);
+    LaunchShape shape{};
+    shape.blocks = static_cast<unsigned>(blocks);
+    shape.threads = large ? kLargeThreads : kSmallThreads;
+    shape.shared = part.chunk_entries * sizeof(uint16_t);
+    shape.stream = run->stream;
     rc_status status = with_source(run->source, run->params, [&](auto source, auto sides) {
-        const auto kernel = large ? partition_kernel<source.value, sides.value, kLargeThreads, kLargeItems>
-                                  : partition_kernel<source.value, sides.value, kSmallThreads, kSmallItems>;
-        const rc_status asked = check_cuda(
-            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
-            "asking for shared memory");
-        if (asked != RC_OK) {
-            return asked;
+        if constexpr (source.value == PointSource::kDepth) {
+            return rc_fail(RC_UNSUPPORTED, "depth: images are not sorted by slab");
+        } else {
+            const auto kernel = large ? partition_kernel<source.value, sides.value, kLargeThreads, kLargeItems>
+                                      : partition_kernel<source.value, sides.value, kSmallThreads, kSmallItems>;
+            return launch(shape, "launching the partition kernel", kernel, run->params, part);
         }
-        kernel<<<static_cast<unsigned>(blocks), large ? kLargeThreads : kSmallThreads, shared, run->stream>>>(
-            run->params, part);
-        return check_cuda(cudaGetLastError(), "launching the partition kernel");
     });
     if (status == RC_OK) {
         status = count != nullptr ? launch_slabs<true>(*run, part) : launch_slabs<false>(*run, part);

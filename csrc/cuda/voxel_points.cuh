@@ -8,6 +8,7 @@ namespace rc {
 
 constexpr int64_t kNoCell = -1;
 constexpr uint32_t kWholeWarp = 0xffffffffu;
+constexpr int kRun = 4;  // points a thread takes at once: with three coordinates each, three 16-byte loads
 
 __device__ __forceinline__ float load_as(const void* base, int64_t element, int32_t dtype, float) {
     switch (dtype) {
@@ -21,6 +22,16 @@ __device__ __forceinline__ float load_as(const void* base, int64_t element, int3
 }
 __device__ __forceinline__ double load_as(const void* base, int64_t element, int32_t, double) {
     return __ldg(static_cast<const double*>(base) + element);
+}
+
+// Coordinates of kRun points from i, which are 16-byte aligned.
+__device__ __forceinline__ void load_run(const float* points, int64_t i, float p[kRun][3]) {
+    const float4* from = reinterpret_cast<const float4*>(points + 3 * i);
+    const float4 a = __ldcs(from), b = __ldcs(from + 1), c = __ldcs(from + 2);
+    p[0][0] = a.x, p[0][1] = a.y, p[0][2] = a.z;
+    p[1][0] = a.w, p[1][1] = b.x, p[1][2] = b.y;
+    p[2][0] = b.z, p[2][1] = b.w, p[2][2] = c.x;
+    p[3][0] = c.y, p[3][1] = c.z, p[3][2] = c.w;
 }
 
 // The sample of a packed point: the last whose points begin at or before it.
@@ -115,6 +126,53 @@ public:
         return counts ? (static_cast<int64_t>(at[0]) * grid.size[1] + at[1]) * grid.size[2] + at[2] : kNoCell;
     }
 
+    // Whether kRun neighbouring pixels, from a multiple of kRun within their sample on, are in one camera and one word.
+    __device__ __forceinline__ bool has_pixel_runs() const {
+        if constexpr (kSource != PointSource::kDepth) {
+            return false;
+        } else {
+            const VoxelPoints& points = params_.points;
+            const size_t word = kRun * (points.dtype == RC_UINT16 ? sizeof(uint16_t) : sizeof(float));
+            return points.mask == nullptr && points.stride[2] == 1 && points.pixels % kRun == 0 &&
+                   points.stride[0] % kRun == 0 && points.stride[1] % kRun == 0 &&
+                   reinterpret_cast<uintptr_t>(points.points) % word == 0;
+        }
+    }
+
+    // cell() of such pixels of the current sample.
+    template <bool kSides>
+    __device__ __forceinline__ void pixel_cells(int64_t i, int64_t found[kRun]) {
+        const VoxelPoints& points = params_.points;
+        const uint32_t n = static_cast<uint32_t>(i - begin_);
+        const uint32_t number = points.by_pixels.quotient(n);
+        const uint32_t pixel = n - number * points.pixels;
+        const int64_t at = sample_ * points.stride[0] + number * points.stride[1] + pixel;
+        float depth[kRun];
+        if (points.dtype == RC_UINT16) {
+            const uint2 word = __ldcs(reinterpret_cast<const uint2*>(static_cast<const uint16_t*>(points.points) + at));
+            depth[0] = static_cast<float>(word.x & 0xffffu), depth[1] = static_cast<float>(word.x >> 16);
+            depth[2] = static_cast<float>(word.y & 0xffffu), depth[3] = static_cast<float>(word.y >> 16);
+        } else {
+            const float4 word = __ldcs(reinterpret_cast<const float4*>(static_cast<const float*>(points.points) + at));
+            depth[0] = word.x, depth[1] = word.y, depth[2] = word.z, depth[3] = word.w;
+        }
+        const Camera camera = camera_of(number);
+        uint32_t row = points.by_width.quotient(pixel);
+        uint32_t column = pixel - row * points.by_width.divisor;
+#pragma unroll
+        for (int k = 0; k < kRun; ++k) {
+            float p[3];
+            found[k] = pixel_point(camera, depth[k], column, row, p) ? locate<kSides>(i + k, p) : kNoCell;
+            if (kSides && params_.inverse != nullptr) {
+                params_.inverse[i + k] = found[k];
+            }
+            if (++column == points.by_width.divisor) {
+                column = 0;
+                ++row;
+            }
+        }
+    }
+
     // Point i in the grid's frame; false: it does not count (masked, no depth).
     __device__ __forceinline__ bool read(int64_t i, Real p[3]) const {
         const VoxelPoints& points = params_.points;
@@ -138,7 +196,11 @@ public:
             for (int d = 0; d < 3; ++d) {
                 raw[d] = load_as(points.points, at + d * points.stride[2], points.dtype, Real{});
             }
-            place(raw, 0, p);
+            Real pose[12];
+            if (points.poses != nullptr) {
+                load_pose(0, pose);
+            }
+            place(pose, raw, p);
             return true;
         }
     }
@@ -174,42 +236,67 @@ public:
     }
 
 private:
-    __device__ __forceinline__ bool read_depth(uint32_t n, float p[3]) const {
+    // Of a camera: fx, fy, cx, cy and the rows of its pose, where it has one.
+    struct Camera {
+        float lens[4];
+        float pose[12];
+    };
+
+    __device__ __forceinline__ Camera camera_of(uint32_t number) const {
         const VoxelPoints& points = params_.points;
-        const uint32_t camera = points.by_pixels.quotient(n);
-        const uint32_t pixel = n - camera * points.pixels;
-        if (points.mask != nullptr && points.mask[sample_ * points.mask_stride[0] + camera * points.mask_stride[1] +
-                                                  pixel * points.mask_stride[2]] == 0) {
-            return false;
-        }
-        const int64_t at = sample_ * points.stride[0] + camera * points.stride[1] + pixel * points.stride[2];
-        const float depth = points.dtype == RC_UINT16
-                                ? static_cast<float>(__ldg(static_cast<const uint16_t*>(points.points) + at))
-                                : __ldg(static_cast<const float*>(points.points) + at);
+        Camera camera;
         const float* lens = points.intrinsics + sample_ * points.intrinsics_stride[0] +
-                            camera * points.intrinsics_stride[1];
-        const float intrinsics[4] = {__ldg(lens), __ldg(lens + 1), __ldg(lens + 2), __ldg(lens + 3)};
-        const uint32_t row = points.by_width.quotient(pixel);
-        const uint32_t column = pixel - row * points.by_width.divisor;
+                            number * points.intrinsics_stride[1];
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            camera.lens[k] = __ldg(lens + k);
+        }
+        if (points.poses != nullptr) {
+            load_pose(number, camera.pose);
+        }
+        return camera;
+    }
+
+    __device__ __forceinline__ bool pixel_point(const Camera& camera, float depth, uint32_t column, uint32_t row,
+                                                float p[3]) const {
+        const VoxelPoints& points = params_.points;
         float raw[3];
-        if (!rc_unproject(depth, points.depth_scale, intrinsics, static_cast<float>(column), static_cast<float>(row),
+        if (!rc_unproject(depth, points.depth_scale, camera.lens, static_cast<float>(column), static_cast<float>(row),
                           raw)) {
             return false;
         }
-        place(raw, camera, p);
+        place(camera.pose, raw, p);
         return true;
     }
 
-    __device__ __forceinline__ void place(const Real raw[3], int64_t camera, Real p[3]) const {
+    __device__ __forceinline__ bool read_depth(uint32_t n, float p[3]) const {
         const VoxelPoints& points = params_.points;
-        if (points.poses != nullptr) {
-            const Real* from = static_cast<const Real*>(points.poses) + sample_ * points.pose_stride[0] +
-                               camera * points.pose_stride[1];
-            Real pose[12];
+        const uint32_t number = points.by_pixels.quotient(n);
+        const uint32_t pixel = n - number * points.pixels;
+        if (points.mask != nullptr && points.mask[sample_ * points.mask_stride[0] + number * points.mask_stride[1] +
+                                                  pixel * points.mask_stride[2]] == 0) {
+            return false;
+        }
+        const int64_t at = sample_ * points.stride[0] + number * points.stride[1] + pixel * points.stride[2];
+        const float depth = points.dtype == RC_UINT16
+                                ? static_cast<float>(__ldg(static_cast<const uint16_t*>(points.points) + at))
+                                : __ldg(static_cast<const float*>(points.points) + at);
+        const uint32_t row = points.by_width.quotient(pixel);
+        return pixel_point(camera_of(number), depth, pixel - row * points.by_width.divisor, row, p);
+    }
+
+    __device__ __forceinline__ void load_pose(int64_t camera, Real pose[12]) const {
+        const VoxelPoints& points = params_.points;
+        const Real* from = static_cast<const Real*>(points.poses) + sample_ * points.pose_stride[0] +
+                           camera * points.pose_stride[1];
 #pragma unroll
-            for (int k = 0; k < 12; ++k) {
-                pose[k] = __ldg(from + k);
-            }
+        for (int k = 0; k < 12; ++k) {
+            pose[k] = __ldg(from + k);
+        }
+    }
+
+    __device__ __forceinline__ void place(const Real pose[12], const Real raw[3], Real p[3]) const {
+        if (params_.points.poses != nullptr) {
             transform(pose, raw, p);
         } else {
             p[0] = raw[0];

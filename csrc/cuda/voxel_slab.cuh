@@ -2,6 +2,7 @@
 // have for it, and writes it.
 #pragma once
 
+#include "launch.cuh"
 #include "voxel_points.cuh"
 #include "voxel_write.cuh"
 
@@ -9,25 +10,56 @@ namespace rc {
 
 constexpr int kSlabThreads = 1024;
 
-// Runs begin at whole 16-byte words of entries.
+// Which slab a cell is filled in. Rows of kRowCells neighbouring cells are dealt to a sample's slabs in turn, and each
+// round begins kTurn slabs further than the one before: so walls and floors, where scans have most of their points, lie
+// in all slabs alike, also where they stand along an axis of the grid or across two. (kTurn is odd, and neither
+// neighbour of it is divisible by 8.)
+constexpr uint32_t kRowShift = 7;
+constexpr uint32_t kRowCells = 1u << kRowShift;
+
+struct SlabDeal {
+    static constexpr uint32_t kTurn = 53;
+    uint32_t bits;  // log2 of a sample's slabs
+
+    __host__ __device__ __forceinline__ uint32_t slabs() const { return 1u << bits; }
+    __device__ __forceinline__ uint32_t slab(uint32_t cell) const {
+        const uint32_t row = cell >> kRowShift;
+        return (row + (row >> bits) * kTurn) & (slabs() - 1);
+    }
+    // The cell's place within its slab.
+    __device__ __forceinline__ uint32_t place(uint32_t cell) const {
+        return (cell >> (kRowShift + bits)) << kRowShift | (cell & (kRowCells - 1));
+    }
+    // The row of cells that a slab got in a round.
+    __device__ __forceinline__ uint32_t row(uint32_t slab, uint32_t round) const {
+        return round << bits | ((slab - round * kTurn) & (slabs() - 1));
+    }
+};
+
+// Runs of entries begin at whole 16-byte words of them.
 constexpr uint32_t kWord = 8;
 
-// An entry of the table: the word where a chunk's run for a slab begins, its entries, and whether all points of the chunk
-// fell in one cell, so that one entry tells all.
-__device__ __forceinline__ uint32_t pack_run(uint32_t word, uint32_t count, bool alike) {
-    return word | count << 16 | (alike && count > 0 ? 0x80000000u : 0u);
-}
+// What a chunk has for a slab, as the table holds it: `size` entries of 16 bits from word `word` of the chunk's on. Each
+// is a point's place, or two of them are a place and the number of points there.
+struct SlabRun {
+    uint32_t packed;
+    static __device__ __forceinline__ SlabRun of(uint32_t word, uint32_t size, bool pairs) {
+        return {word | size << 16 | (pairs ? 0x80000000u : 0u)};
+    }
+    __device__ __forceinline__ uint32_t word() const { return packed & 0xffffu; }
+    __device__ __forceinline__ uint32_t size() const { return (packed >> 16) & 0x7fffu; }
+    __device__ __forceinline__ bool pairs() const { return (packed >> 31) != 0; }
+};
 
 struct PartitionParams {
     uint16_t* entries;  // [B, chunks, chunk_entries]
     uint32_t* table;    // [B, slabs, chunks]
     uint32_t chunks;    // of a sample
-    uint32_t slabs;     // of a sample
-    uint32_t shift;
+    SlabDeal deal;
+    uint32_t rounds;         // rows of a slab
     uint32_t chunk_entries;  // a chunk's points, and what its runs waste by beginning at whole words
     uint32_t lane_shift;     // log2 of the second kernel's lanes that share a run
     FastDivide by_chunks;
-    FastDivide by_slabs;
     CellOutput occupancy;
     CellOutput count;
 };
@@ -38,23 +70,36 @@ struct Slab {
     using Cell = std::conditional_t<kCount, uint32_t, uint8_t>;
     Cell* cells;
 
-    __device__ __forceinline__ void add(uint32_t cell, uint32_t n) {
+    __device__ __forceinline__ void add(uint32_t place, uint32_t n) {
         if constexpr (kCount) {
-            atomicAdd(cells + cell, n);
+            atomicAdd(cells + place, n);
         } else {
-            cells[cell] = 1;
+            cells[place] = 1;
         }
     }
-    // The first `count` of a word's entries.
-    __device__ __forceinline__ void add_word(const uint4& word, uint32_t count) {
-        const uint32_t pairs[4] = {word.x, word.y, word.z, word.w};
+    // Word w of a run; nothing past its end.
+    __device__ __forceinline__ void add_word(const uint4& word, uint32_t w, SlabRun run) {
+        if (w * kWord >= run.size()) {
+            return;
+        }
+        const uint32_t size = run.size() - w * kWord;
+        const uint32_t twos[4] = {word.x, word.y, word.z, word.w};
+        if (kCount && run.pairs()) {
+#pragma unroll
+            for (uint32_t k = 0; k < 4; ++k) {
+                if (2 * k < size) {
+                    add(twos[k] & 0xffffu, twos[k] >> 16);
+                }
+            }
+            return;
+        }
 #pragma unroll
         for (uint32_t k = 0; k < 4; ++k) {
-            if (2 * k < count) {
-                add(pairs[k] & 0xffffu, 1);
+            if (2 * k < size) {
+                add(twos[k] & 0xffffu, 1);
             }
-            if (2 * k + 1 < count) {
-                add(pairs[k] >> 16, 1);
+            if (2 * k + 1 < size) {
+                add(twos[k] >> 16, 1);
             }
         }
     }
@@ -85,80 +130,120 @@ __device__ __forceinline__ bool copies_bytes(const CellOutput& out, int64_t firs
     return byte && !out.accumulate && ((reinterpret_cast<uintptr_t>(out.data) + first) & 15) == 0;
 }
 
+// Cells `first` .. first + n of the output, by `writers`.
+template <bool kCount>
+__device__ __forceinline__ void write_row(const PartitionParams& part, int64_t first, uint32_t n,
+                                          const SlabCounts<kCount>& count, Writers writers) {
+    if (part.count.data != nullptr) {
+        write_counts_as(part.count, first, n, count, writers);
+    }
+    if (part.occupancy.data == nullptr) {
+        return;
+    }
+    if (part.occupancy.dtype == RC_BITS) {
+        write_bits(part.occupancy, first, n, count, writers);
+    } else if (!kCount && n % 16 == 0 && copies_bytes(part.occupancy, first)) {
+        uint4* to = reinterpret_cast<uint4*>(static_cast<uint8_t*>(part.occupancy.data) + first);
+        for (uint32_t w = writers.index; w < n / 16; w += writers.count) {
+            __stcs(to + w, reinterpret_cast<const uint4*>(count.cells)[w]);
+        }
+    } else {
+        write_occupancy_as(part.occupancy, first, n, count, writers);
+    }
+}
+
+// Adds what all chunks of sample b have for this block's slab.
+template <bool kCount>
+__device__ __forceinline__ void fill_slab(const PartitionParams& part, uint32_t b, Slab<kCount>* slab) {
+    const uint32_t lanes = 1u << part.lane_shift;
+    const uint32_t lane = threadIdx.x & (lanes - 1);
+    const uint32_t group = threadIdx.x >> part.lane_shift;
+    const uint32_t groups = kSlabThreads >> part.lane_shift;
+    const uint32_t* runs = part.table + static_cast<size_t>(blockIdx.x) * part.chunks;
+    const uint32_t chunk_words = part.chunk_entries / kWord;
+    const uint4* entries = reinterpret_cast<const uint4*>(part.entries) +
+                           static_cast<size_t>(b) * part.chunks * chunk_words;
+    constexpr uint32_t kAhead = 4;     // runs on their way together
+    constexpr uint32_t kOwnTurns = 4;  // of a run's lanes; what is longer, a warp does together
+    const uint32_t own_words = lanes < 32 ? lanes * kOwnTurns : UINT32_MAX / kWord;
+    for (uint32_t base = 0; base < part.chunks; base += groups * kAhead) {
+        SlabRun run[kAhead];
+        uint4 first[kAhead];
+        const uint4* from[kAhead];
+        bool crowded = false;
+#pragma unroll
+        for (uint32_t k = 0; k < kAhead; ++k) {
+            const uint32_t chunk = base + group + k * groups;
+            run[k] = {chunk < part.chunks ? __ldcg(runs + chunk) : 0};
+            from[k] = entries + static_cast<size_t>(chunk) * chunk_words;
+        }
+#pragma unroll
+        for (uint32_t k = 0; k < kAhead; ++k) {
+            from[k] += run[k].word();
+            if (lane * kWord < run[k].size()) {
+                first[k] = __ldcg(from[k] + lane);
+            }
+            crowded = crowded || run[k].size() > own_words * kWord;
+        }
+#pragma unroll
+        for (uint32_t k = 0; k < kAhead; ++k) {
+            slab->add_word(first[k], lane, run[k]);
+            for (uint32_t w = lane + lanes; w < own_words && w * kWord < run[k].size(); w += lanes) {
+                slab->add_word(__ldcg(from[k] + w), w, run[k]);
+            }
+        }
+        if (__any_sync(kWholeWarp, crowded) == 0) {
+            continue;
+        }
+#pragma unroll
+        for (uint32_t k = 0; k < kAhead; ++k) {
+            uint32_t left = __ballot_sync(kWholeWarp, lane == 0 && run[k].size() > own_words * kWord);
+            for (; left != 0; left &= left - 1) {
+                const int source = __ffs(static_cast<int>(left)) - 1;
+                const SlabRun its{__shfl_sync(kWholeWarp, run[k].packed, source)};
+                const uint4* words = reinterpret_cast<const uint4*>(
+                    __shfl_sync(kWholeWarp, reinterpret_cast<unsigned long long>(from[k]), source));
+                for (uint32_t w = own_words + (threadIdx.x & 31); w * kWord < its.size(); w += 32 * kAhead) {
+                    uint4 word[kAhead];
+#pragma unroll
+                    for (uint32_t j = 0; j < kAhead; ++j) {
+                        if ((w + 32 * j) * kWord < its.size()) {
+                            word[j] = __ldcg(words + w + 32 * j);
+                        }
+                    }
+#pragma unroll
+                    for (uint32_t j = 0; j < kAhead; ++j) {
+                        slab->add_word(word[j], w + 32 * j, its);
+                    }
+                }
+            }
+        }
+    }
+}
+
 template <bool kCount>
 __global__ __launch_bounds__(kSlabThreads) void slab_kernel(const __grid_constant__ PartitionParams part,
                                                             int64_t cells) {
     extern __shared__ uint4 slab_words[];
-    Slab<kCount> slab{reinterpret_cast<typename Slab<kCount>::Cell*>(slab_words)};
-    const uint32_t b = part.by_slabs.quotient(blockIdx.x);
-    const int64_t base = static_cast<int64_t>(blockIdx.x - b * part.slabs) << part.shift;
-    const uint32_t size = 1u << part.shift;
-    const uint32_t n = static_cast<uint32_t>(cells - base < size ? cells - base : size);
-    for (uint32_t w = threadIdx.x; w < size * sizeof(typename Slab<kCount>::Cell) / 16; w += kSlabThreads) {
+    using Cell = typename Slab<kCount>::Cell;
+    Slab<kCount> slab{reinterpret_cast<Cell*>(slab_words)};
+    const uint32_t b = blockIdx.x >> part.deal.bits;
+    const uint32_t number = blockIdx.x & (part.deal.slabs() - 1);
+    for (uint32_t w = threadIdx.x; w < part.rounds * (kRowCells * sizeof(Cell) / 16); w += kSlabThreads) {
         slab_words[w] = make_uint4(0, 0, 0, 0);
     }
     __syncthreads();
-#if __CUDA_ARCH__ >= 900
-    cudaGridDependencySynchronize();
-#endif
-    const uint32_t lanes = 1u << part.lane_shift;
-    const uint32_t lane = threadIdx.x & (lanes - 1);
-    const uint32_t groups = kSlabThreads >> part.lane_shift;
-    const uint32_t* runs = part.table + static_cast<size_t>(blockIdx.x) * part.chunks;
-    const uint4* entries = reinterpret_cast<const uint4*>(part.entries) +
-                           static_cast<size_t>(b) * part.chunks * (part.chunk_entries / kWord);
-    const size_t chunk_words = part.chunk_entries / kWord;
-    constexpr uint32_t kAhead = 4;  // runs on their way together
-    for (uint32_t run = threadIdx.x >> part.lane_shift; run < part.chunks; run += groups * kAhead) {
-        uint32_t packed[kAhead];
-        uint4 first[kAhead];
-#pragma unroll
-        for (uint32_t k = 0; k < kAhead; ++k) {
-            packed[k] = run + k * groups < part.chunks ? __ldcg(runs + run + k * groups) : 0;
-        }
-#pragma unroll
-        for (uint32_t k = 0; k < kAhead; ++k) {
-            if (lane * kWord < ((packed[k] >> 16) & 0x7fffu)) {
-                first[k] = __ldcg(entries + (run + k * groups) * chunk_words + (packed[k] & 0xffffu) + lane);
-            }
-        }
-#pragma unroll
-        for (uint32_t k = 0; k < kAhead; ++k) {
-            const uint32_t count = (packed[k] >> 16) & 0x7fffu;
-            if ((packed[k] >> 31) != 0) {
-                if (lane == 0) {
-                    slab.add(first[k].x & 0xffffu, count);
-                }
-                continue;
-            }
-            if (lane * kWord < count) {
-                slab.add_word(first[k], count - lane * kWord);
-            }
-            const uint4* from = entries + (run + k * groups) * chunk_words + (packed[k] & 0xffffu);
-            for (uint32_t w = lane + lanes; w * kWord < count; w += lanes) {
-                slab.add_word(__ldcg(from + w), count - w * kWord);
-            }
-        }
-    }
+    wait_for_previous();
+    fill_slab(part, b, &slab);
     __syncthreads();
-    const SlabCounts<kCount> count{slab.cells};
-    const int64_t first = b * cells + base;
-    if (part.count.data != nullptr) {
-        write_counts_as(part.count, first, n, count);
-    }
-    if (part.occupancy.data != nullptr) {
-        if (part.occupancy.dtype == RC_BITS) {
-            write_bits(part.occupancy, first, n, count);
-        } else if (!kCount && copies_bytes(part.occupancy, first)) {
-            uint4* out = reinterpret_cast<uint4*>(static_cast<uint8_t*>(part.occupancy.data) + first);
-            for (uint32_t w = threadIdx.x; w < n / 16; w += kSlabThreads) {
-                __stcs(out + w, slab_words[w]);
-            }
-            for (uint32_t k = n / 16 * 16 + threadIdx.x; k < n; k += kSlabThreads) {
-                static_cast<uint8_t*>(part.occupancy.data)[first + k] = static_cast<uint8_t>(count(k));
-            }
-        } else {
-            write_occupancy_as(part.occupancy, first, n, count);
+    // Rows of 128 cells, each by eight threads: 16 bytes a thread of the narrowest outputs.
+    constexpr uint32_t kRowThreads = 8;
+    const Writers writers{threadIdx.x % kRowThreads, kRowThreads};
+    for (uint32_t round = threadIdx.x / kRowThreads; round < part.rounds; round += kSlabThreads / kRowThreads) {
+        const int64_t base = static_cast<int64_t>(part.deal.row(number, round)) << kRowShift;
+        if (base < cells) {
+            const uint32_t n = static_cast<uint32_t>(cells - base < kRowCells ? cells - base : kRowCells);
+            write_row(part, b * cells + base, n, SlabCounts<kCount>{slab.cells + round * kRowCells}, writers);
         }
     }
 }
