@@ -85,6 +85,7 @@ __device__ __forceinline__ void each_run(const VoxelParams& params, Body&& body)
     PointReader<kSource> reader(params);
     if (kSides) {
         check_splits(params);
+        check_grids<kSource>(params);
     }
     const int64_t total = params.points.total;
     const int64_t turn = static_cast<int64_t>(gridDim.x) * blockDim.x * kRun;
@@ -140,9 +141,10 @@ __device__ __forceinline__ void each_run(const VoxelParams& params, Body&& body)
     }
 }
 
-// Whether a pass has anything to look at: row_splits are checked also where there are no points.
+// Whether a pass has anything to look at: row_splits and grids are checked also where there are no points.
 inline bool has_points(const VoxelParams& params) {
-    return params.points.total > 0 || params.points.row_splits != nullptr;
+    return params.points.total > 0 || params.points.row_splits != nullptr || params.grid.voxel_sizes != nullptr ||
+           params.grid.grid_mins != nullptr;
 }
 
 // Blocks of a pass that a multiprocessor has at once, by the registers that finding a cell takes.

@@ -327,6 +327,20 @@ __device__ __forceinline__ void check_splits(const VoxelParams& params) {
     }
 }
 
+// Notes sizes and corners of grids that cannot be right, also of samples without points; one block of a kernel does it.
+template <PointSource kSource>
+__device__ __forceinline__ void check_grids(const VoxelParams& params) {
+    using Types = SourceTypes<kSource>;
+    const VoxelGridParams& grid = params.grid;
+    if ((grid.voxel_sizes == nullptr && grid.grid_mins == nullptr) || blockIdx.x != 0) {
+        return;
+    }
+    for (int64_t b = threadIdx.x; b < params.points.batch; b += blockDim.x) {
+        typename Types::Frame frame;
+        load_frame<typename Types::Frame, typename Types::Real>(grid, params.note, b, &frame);
+    }
+}
+
 // The samples' range that a kernel may read: of hostile splits nothing.
 __device__ __forceinline__ void sample_range(const VoxelPoints& points, int64_t b, int64_t* begin, int64_t* end) {
     if (points.row_splits == nullptr) {

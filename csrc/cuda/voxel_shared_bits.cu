@@ -60,6 +60,7 @@ __device__ __forceinline__ void mark_points(const VoxelParams& params, int64_t b
     reader.enter(b, begin, end);
     if (kSides) {
         check_splits(params);
+        check_grids<kSource>(params);
     }
     constexpr uint32_t kTurn = kThreads * kRun;
     uint32_t turns = 0;  // of whole runs
