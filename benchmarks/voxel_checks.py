@@ -106,14 +106,24 @@ def _agree_sparse(case: VoxelCase, name: str, got: list[Tensor], ours: list[Tens
     return {"agree": min(shares)}
 
 
+# The share of outputs in which a peer must agree. It differs where rounding moves a point across a face of its cell. Of
+# a cloud that takes a division by a reciprocal, and a point within 2^-22 of its cell number of a face: far below 0.1 %.
+# Of images the peer computes the point as well, by a matrix product that contracts and orders its sums in its own way.
+# Depths are whole millimetres and cells one centimetre, so of cameras that look along an axis, one pixel in ten lies on
+# a face to within that rounding; and a pixel that moves changes the mean colours of two cells.
+_MUST_AGREE = {"images": 0.995}
+_MUST_AGREE_ELSE = 0.999
+
+
 def check_peer(case: VoxelCase, name: str, got: Any, ours: list[Tensor]) -> dict[str, float]:
-    """A peer must compute the same thing, to its own rounding; 0.1 % of the outputs may differ (points on a face)."""
+    """A peer must compute the same thing, to its own rounding."""
     found = flat(got)
     if len(found) != len(ours):
         raise CheckFailed(f"{name} gives {len(found)} tensors, robocache {len(ours)}")
     if case.op == "sparse":
         return _agree_sparse(case, name, found, ours)
-    return {"agree": min(agree(name, a, b, 0.999)["agree"] for a, b in zip(found, ours, strict=True))}
+    share = _MUST_AGREE.get(case.op, _MUST_AGREE_ELSE)
+    return {"agree": min(agree(name, a, b, share)["agree"] for a, b in zip(found, ours, strict=True))}
 
 
 # ---- Bytes ---------------------------------------------------------------------------------------------------------

@@ -21,11 +21,18 @@ def on_device(inputs: VoxelInputs) -> VoxelInputs:
 
 
 def agree(case: VoxelCase, got: list[torch.Tensor], want: list[torch.Tensor]) -> None:
-    """To the bit, but for gradients of devoxelize."""
+    """To the bit, but for gradients of devoxelize.
+
+    Those are sums of products whose signs differ, which the backends add in different orders and widths (by grid: over
+    the points around a cell; by point: over columns and corners, in double or in float32, and divided by the voxel
+    size). What they may differ by is float32's rounding (2^-24) of the terms, some tens of them, and so a share of the
+    largest gradients, not of a sum that happens to come out near zero.
+    """
     assert len(got) == len(want) > 0
     for one, other in zip(got, want, strict=True):
         if case.op == "devoxelize_backward":
-            torch.testing.assert_close(one.cpu(), other.cpu(), rtol=1e-4, atol=1e-4)
+            largest = float(other.abs().max())
+            torch.testing.assert_close(one.cpu(), other.cpu(), rtol=1e-5, atol=4e-6 * largest)
         else:
             assert_same_bits(one, other, case.name)
 

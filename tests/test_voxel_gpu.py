@@ -13,6 +13,7 @@ import torch
 import robocache
 
 from .backends import assert_same_bits
+from .held_stream import held
 from .test_cuda_runtime import DEVICES, device_work
 from .voxel_backends import CPU, CUDA, Call, compare
 
@@ -235,18 +236,19 @@ def test_side_stream_order(name: str) -> None:
     if name.startswith("depth"):
         late[1] = given[1]
     function = bound(Call(call.op, tuple(late), options))
-    function()
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
-    torch.cuda.synchronize()
     with torch.cuda.stream(side):
-        torch.cuda._sleep(50_000_000)
-        for buffer, tensor in zip(late, given, strict=True):
-            if buffer is not None and tensor is not None and buffer is not tensor:
-                buffer.copy_(tensor)
-        made = tensors_in(function())
-    assert not side.query()  # the call did not wait for the sleep
-    assert torch.cuda.default_stream().query()  # and put nothing on the default stream
+        function()  # loads its kernels, and leaves memory for the next
+        torch.cuda.synchronize()
+        with held(side) as hold:
+            for buffer, tensor in zip(late, given, strict=True):
+                if buffer is not None and tensor is not None and buffer is not tensor:
+                    buffer.copy_(tensor)
+            made = tensors_in(function())
+            assert torch.cuda.default_stream().query()  # nothing is on the default stream
+            assert not side.query()
+    assert not hold.expired, "the call waited for its stream"
     side.synchronize()
     for got, expected in zip(made, want, strict=True):
         assert_same_bits(got, expected, name)

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 import robocache
+from benchmarks.voxel_cases import VoxelCase
+from benchmarks.voxel_inputs import build
 
 from .test_voxel_gpu import FEATURED, FRAME
 from .voxel_backends import CPU, CUDA, CUDA_WAYS, Call, compare
@@ -90,6 +92,57 @@ def test_crowds(batch: int, size: Any, reduce: Any) -> None:
             {"voxel_size": 1.0, "grid_min": 0.0, "grid_size": size, "reduce": reduce, "return_counts": True},
         )
         compare(CUDA.run(call), CPU.run(call))
+
+
+# Shapes that take each way: one cloud by slabs, in small chunks and in large ones; by atomics, of few points and where
+# most bits are set already; samples that a cluster shares, of two blocks and of four, also with rows of bits that end
+# within a byte; a sample a block.
+SKEWED: list[tuple[int, int, Any, Any, Any]] = [
+    (1, 300_000, 128, "occupancy", torch.uint8),
+    (1, 3_000_000, 256, "occupancy", "bits"),
+    (1, 3_000_000, (200, 130, 190), ("count", "occupancy"), {"count": torch.int32, "occupancy": torch.float16}),
+    (3, 500_000, (64, 50, 70), "count", torch.int64),
+    (1, 70_000, 128, "count", torch.int32),
+    (1, 2_000_000, 50, "occupancy", torch.uint8),
+    (64, 6001, 100, "occupancy", torch.uint8),
+    (64, 9000, (40, 30, 100), "occupancy", "bits"),
+    (40, 5000, 64, "occupancy", torch.float32),
+    (130, 4500, (33, 20, 21), "occupancy", "bits"),
+]
+
+
+@pytest.mark.parametrize("scatter", ["scan", "depth", "onecell"])
+@pytest.mark.parametrize(("batch", "count", "size", "reduce", "out_dtype"), SKEWED, ids=str)
+def test_skewed_clouds(batch: int, count: int, size: Any, reduce: Any, out_dtype: Any, scatter: str) -> None:
+    """Neighbours in one cell, walls in few slabs: the CPU kernel's bits, with and without what stands beside them."""
+    cells = (size,) * 3 if isinstance(size, int) else size
+    inputs = build(VoxelCase("skewed", count, cells, batch=batch, scatter=scatter), "cpu", 5)
+    where = {"voxel_size": inputs.case.voxel, "grid_min": inputs.case.grid_min, "grid_size": cells}
+    options = {**where, "reduce": reduce, "out_dtype": out_dtype}
+    mask = torch.rand(batch, count, generator=torch.Generator().manual_seed(6)) < 0.9
+    for extras in ({}, {"mask": mask, "return_dropped": True, "return_inverse": True}):
+        call = Call("dense", (inputs.points, None), {**options, **extras})
+        compare(CUDA.run(call), CPU.run(call))
+
+
+@pytest.mark.parametrize("reduce", ["occupancy", "count"])
+@pytest.mark.parametrize("image", [(1, 480, 640), (3, 33, 44), (2, 31, 37), (40, 24, 32)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.float32], ids=str)
+def test_images_of_every_shape(image: tuple[int, int, int], reduce: str, dtype: torch.dtype) -> None:
+    """Rows of whole fours of pixels and others, one sample of cameras and a camera a sample."""
+    case = VoxelCase("images", image[0] * image[1] * image[2], (100, 90, 80), op="images", image=image)
+    inputs = build(case, "cpu", 7)
+    assert inputs.depth is not None and inputs.intrinsics is not None and inputs.poses is not None
+    raw = inputs.depth.view(torch.int16).float()
+    depth = inputs.depth if dtype == torch.uint16 else raw * torch.tensor(0.001)
+    given = (depth, inputs.intrinsics, inputs.poses, None)
+    split = tuple(None if t is None else t.transpose(0, 1).contiguous() for t in given)
+    for images in (given, split):
+        options = {"voxel_size": 0.01, "grid_min": (-0.5, -0.45, -0.4), "grid_size": case.size, "reduce": reduce}
+        options["depth_scale"] = 0.001 if dtype == torch.uint16 else 1.0
+        for extras in ({}, {"return_dropped": True, "return_inverse": True}):
+            call = Call("depth", images, {**options, **extras})
+            compare(CUDA.run(call), CPU.run(call))
 
 
 def test_millions_in_one_cell() -> None:
