@@ -11,6 +11,8 @@ arithmetic on GPU, CPU and robot.
     robocache.CUDAGraphCache               repeated calls replayed as CUDA graphs; cuda_graph is its decorator
     robocache.DataLoader                   batches of aligned windows read ahead from disk
     robocache.EpisodeStore                 a dataset's vector streams in device memory, windows drawn from them
+    robocache.dispatch                     a context that says where calls on host tensors are computed
+    robocache.explain                      where a call would be computed, and why
     robocache.numpy                        these functions on NumPy arrays; does not import torch
     robocache.datasets                     robot datasets as they lie on disk; does not import torch
     torch.ops.robocache                    the operators underneath
@@ -32,6 +34,8 @@ from ._version import __version__
 if TYPE_CHECKING:
     from . import datasets
     from ._config import check, launch_counts, reset_launch_counts, show_config
+    from ._dispatch.explain import Explanation, explain
+    from ._dispatch.settings import dispatch
     from .align import fuse_multimodal, resample_trajectories
     from .depth_images import voxelize_depth
     from .devoxel import devoxelize
@@ -49,6 +53,7 @@ __all__ = [
     "DataLoader",
     "EpisodeStore",
     "LoaderBatch",
+    "Explanation",
     "SparseVoxels",
     "StarvationMeter",
     "Stream",
@@ -59,6 +64,8 @@ __all__ = [
     "cuda_graph",
     "datasets",
     "devoxelize",
+    "dispatch",
+    "explain",
     "fuse_multimodal",
     "fused_columns",
     "graph_cache",
@@ -90,7 +97,10 @@ _LAZY = {
     "GraphStats": ".graphs",
     "cuda_graph": ".graphs",
     "graph_cache": ".graphs",
+    "Explanation": "._dispatch.explain",
     "check": "._config",
+    "dispatch": "._dispatch.settings",
+    "explain": "._dispatch.explain",
     "launch_counts": "._config",
     "reset_launch_counts": "._config",
     "show_config": "._config",

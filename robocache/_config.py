@@ -8,6 +8,7 @@ import torch
 
 from . import _ops
 from ._backend import NATIVE_ERROR, cuda_why_not, native
+from ._dispatch.explain import summary
 from ._version import __version__
 
 
@@ -37,7 +38,8 @@ def show_config() -> dict[str, Any]:
     Returns:
         A dict with "version", "torch", "native_error" and "torch_ops_error" (None where the library loaded),
         "cpu_isa" (vector instructions in use), "cuda_archs" (CUDA targets in this build), "cuda_error" (None where
-        CUDA kernels can run) and "backends" (those that can run here).
+        CUDA kernels can run), "backends" (those that can run here) and "dispatch" (whether host tensors may go to a
+        GPU, and by which numbers).
 
     Example:
         >>> print(robocache.show_config()["backends"])
@@ -56,6 +58,7 @@ def show_config() -> dict[str, Any]:
         "cuda_archs": None if native is None else native.cuda_archs(),
         "cuda_error": cuda_error,
         "backends": backends,
+        "dispatch": summary(),
     }
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
+from . import _dispatch
 from ._call import run
 from ._checks import named_streams
 from ._fast import fuse as _fast_fuse
@@ -92,6 +93,8 @@ def resample_trajectories(
         tensor([[[2.5000],
                  [5.0000]]])
     """
+    if _dispatch.ACTIVE and _dispatch.considers(values) and (routed := _dispatch.route("resample", locals())):
+        return routed.answer
     if not is_compiling():
         done = _fast_resample(
             values,
@@ -154,6 +157,8 @@ def fuse_multimodal(
         >>> robocache.fuse_multimodal([arm, hand], torch.linspace(0, 1, 50)).shape
         torch.Size([4, 50, 9])
     """
+    if _dispatch.ACTIVE and _dispatch.considers_any(streams) and (routed := _dispatch.route("fuse", locals())):
+        return routed.answer
     if not is_compiling():
         done = _fast_fuse(streams, target_times, return_valid, out_dtype, out, backend)
         if done is not NotImplemented:

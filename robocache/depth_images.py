@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
+from . import _dispatch
 from ._fast import voxelize_depth as _fast_voxelize_depth
 from ._voxel_call import prepare_features, prepare_images
 from ._voxel_dense import Options, run_dense
@@ -74,6 +75,8 @@ def voxelize_depth(
         >>> grid.nonzero().tolist()
         [[0, 0, 1], [1, 0, 2], [1, 1, 1]]
     """
+    if _dispatch.ACTIVE and _dispatch.considers(depth) and (routed := _dispatch.route("voxelize_depth", locals())):
+        return routed.answer
     if not is_compiling():
         done = _fast_voxelize_depth(
             depth,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
+from . import _dispatch
 from ._checks import FLOAT_DTYPES, VALUE_DTYPES, shape_text
 from ._fast import devoxelize as _fast_devoxelize
 from ._kinds import choice
@@ -80,6 +81,8 @@ def devoxelize(
         >>> robocache.devoxelize(grid, points, voxel_size=1.0, grid_min=0.0).flatten()
         tensor([ 0.,  5., 10.])
     """
+    if _dispatch.ACTIVE and _dispatch.considers(points) and (routed := _dispatch.route("devoxelize", locals())):
+        return routed.answer
     if not is_compiling():
         done = _fast_devoxelize(
             grid,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
+from . import _dispatch
 from ._checks import FLOAT_DTYPES
 from ._fast import voxelize_sparse as _fast_voxelize_sparse
 from ._kinds import choice
@@ -158,6 +159,8 @@ def voxelize_point_cloud_sparse(
         >>> found.coords.tolist(), found.features.flatten().tolist(), int(found.num_voxels)
         ([[0, 0, 0], [2, 0, 0], [-1, -1, -1]], [2.0, 3.0, 0.0], 2)
     """
+    if _dispatch.ACTIVE and _dispatch.considers(points) and (routed := _dispatch.route("voxelize_sparse", locals())):
+        return routed.answer
     if not is_compiling():
         done = _fast_voxelize_sparse(
             points,

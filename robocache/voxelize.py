@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
+from . import _dispatch
 from ._fast import voxelize as _fast_voxelize
 from ._voxel_call import lowest_corners, prepare_cloud, prepare_features, voxel_table
 from ._voxel_checks import per_axis, want_device
@@ -106,6 +107,8 @@ def voxelize_point_cloud(
         <BLANKLINE>
                 [[1]]], dtype=torch.int32)
     """
+    if _dispatch.ACTIVE and _dispatch.considers(points) and (routed := _dispatch.route("voxelize", locals())):
+        return routed.answer
     if not is_compiling():
         done = _fast_voxelize(
             points,

@@ -1,0 +1,290 @@
+"""Which side computes a call on host tensors, and who said so.
+
+Order of authority: the call's own `backend`, the innermost `robocache.dispatch`, ROBOCACHE_BACKEND, the tuned file, the
+defaults. Whoever leaves it open ("auto") passes the question on. What cannot or must not go to the GPU (see
+`_obstacle`) stays on the CPU where the question reached the model, and raises where a side was named.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import points, settings
+from .calls import OPERATIONS, Undescribed, Workload, describe, tensors_in
+from .defaults import default_model
+from .device import CudaDevice, Device
+from .model import CostModel, Estimates
+
+BAND = 0.05  # the other side must look this much better before a choice changes
+SETTLED_RATIO = 1.25  # a call whose CPU time is this far below the GPU's is not weighed again
+_MOST_SETTLED = 4096
+_ROOM_ASKED = 64 << 20  # bytes moved, from which asking for free memory costs nothing to speak of
+
+# The arguments that decide a call's work, by operation; calls that agree in them are weighed once.
+_DECIDING: dict[str, tuple[str, ...]] = {
+    "resample": ("values", "target_times", "kind", "row_splits", "rows", "out_dtype"),
+    "fuse": ("streams", "target_times", "out_dtype"),
+    "voxelize": ("points", "features", "grid_size", "reduce", "row_splits", "out_dtype", "return_counts", "layout"),
+    "voxelize_sparse": ("points", "features", "max_voxels", "max_points", "reduce", "row_splits"),
+    "voxelize_depth": ("depth", "color", "grid_size", "reduce", "out_dtype", "return_counts", "layout"),
+    "devoxelize": ("grid", "points", "mode", "layout", "row_splits", "out_dtype"),
+}
+assert tuple(_DECIDING) == OPERATIONS
+
+
+class Decision(NamedTuple):
+    """Where a call is computed and why.
+
+    Attributes:
+        side: "cpu", "cuda", or the backend that the call names.
+        result: "host" or "device": where its answer goes.
+        authority: "argument", "context", "environment", "file", "default", or "rule".
+        reason: the same in a sentence.
+        estimates: what both sides would take; None where they were not asked for.
+        load: what the call moves and computes, where it is known.
+        source: where the estimates come from.
+        held: True where only the band kept the side.
+        obstacle: why the GPU cannot take the call, where a side was named that needs it; the call then raises.
+    """
+
+    side: str
+    result: str
+    authority: str
+    reason: str
+    estimates: Estimates | None = None
+    load: Workload | None = None
+    source: str = ""
+    held: bool = False
+    obstacle: str | None = None
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return type(tensor) in (Tensor, torch.nn.Parameter) and tensor.is_cpu and tensor.layout == torch.strided
+
+
+def _something_watches() -> bool:
+    """Whether a mode, a transform or a tracer is active: the call is then theirs."""
+    return bool(
+        torch._C._len_torch_dispatch_stack()
+        or torch._C._len_torch_function_stack()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._get_tracing_state() is not None
+    )
+
+
+def _in_a_loader_worker() -> bool:
+    return torch.utils.data.get_worker_info() is not None
+
+
+def _signature(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.shape, value.dtype
+    if value is None or isinstance(value, (str, int, float, torch.dtype)):
+        return value
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, (list, tuple)):
+        return tuple([_signature(one) for one in value])
+    if hasattr(value, "row_splits"):  # a Stream
+        return (
+            _signature(value.values),
+            repr(value.kind),
+            _signature(value.row_splits),
+            None if value.rows is None else value.rows.shape,
+        )
+    return repr(value)
+
+
+class Policy:
+    """Decides call by call. One serves a process; all of its methods may be used from several threads at once.
+
+    Args:
+        device: the GPU.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self._models: dict[Any, CostModel] = {}
+        self._last: dict[tuple[str, str], str] = {}  # side by (operation, result)
+        self._settled: set[Any] = set()
+        self._lock = threading.Lock()
+        self._has_files: bool | None = None
+
+    # ---- The model ------------------------------------------------------------------------------------------------
+
+    def has_files(self) -> bool:
+        """Whether anything was ever tuned here, for whatever set-up."""
+        if self._has_files is None:
+            self._has_files = bool(points.others())
+        return self._has_files
+
+    def model(self) -> CostModel:
+        """That of the tuned file for the device and the threads in use, else the default one."""
+        threads = torch.get_num_threads()
+        if self.device.why_not() is not None:
+            return default_model(threads)
+        where = (self.device.name(), threads)
+        model = self._models.get(where)
+        if model is None:
+            with self._lock:
+                if where not in self._models:
+                    found = points.load(self.device.key())
+                    self._models[where] = (
+                        default_model(threads) if found is None else points.model_of(found[0], found[1].name)
+                    )
+                model = self._models[where]
+        return model
+
+    def model_if_known(self) -> CostModel:
+        """The model, without starting CUDA for it: the default one where neither file nor process calls for it."""
+        if self.device.started() or self.has_files():
+            return self.model()
+        return default_model(torch.get_num_threads())
+
+    def forget(self) -> None:
+        """Reads the tuned files anew at the next call, and forgets which side was last taken."""
+        with self._lock:
+            self._models.clear()
+            self._last.clear()
+            self._settled.clear()
+            self._has_files = None
+
+    # ---- Rules ----------------------------------------------------------------------------------------------------
+
+    def _obstacle(self, arguments: Mapping[str, Any]) -> str | None:
+        """Why a call cannot make the round trip, whoever asks for it."""
+        if arguments.get("out") is not None:
+            return "out= is given, which lies on the host"
+        tensors = tensors_in(list(arguments.values()))
+        for tensor in tensors:
+            if not _is_plain(tensor):
+                return "an argument is no plain CPU tensor"
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+            return "a gradient is wanted"
+        if _something_watches():
+            return "a torch mode, transform or tracer is active"
+        reason = self.device.why_not()
+        if reason is not None:
+            return f"no GPU can be used: {reason}"
+        if self.device.capturing():
+            return "the current stream records a CUDA graph"
+        return None
+
+    def _reluctance(self, load: Workload, result: str) -> str | None:
+        """Why the model leaves a call on the CPU that it would send to the GPU."""
+        if result == "host" and self.device.queued():
+            return "the GPU's current stream has work that the answer would wait behind"
+        moved = load.pageable + load.pinned + load.bytes_out
+        if moved >= _ROOM_ASKED:
+            needed = 3 * moved  # the tensors themselves, and what kernels put beside them
+            room = self.device.room()
+            if needed > room:
+                return f"the call may need {needed >> 20} MiB of GPU memory, and {room >> 20} MiB are free"
+        return None
+
+    # ---- Decisions ------------------------------------------------------------------------------------------------
+
+    def is_settled(self, op: str, arguments: Mapping[str, Any]) -> bool:
+        """Whether a call like this one is known to stay on the CPU, for the model and any kind of host memory."""
+        return self._key(op, arguments) in self._settled
+
+    @staticmethod
+    def _key(op: str, arguments: Mapping[str, Any]) -> Any:
+        return (op, torch.get_num_threads(), *[_signature(arguments[name]) for name in _DECIDING[op]])
+
+    def decide(self, op: str, arguments: Mapping[str, Any], remember: bool = True) -> Decision:
+        """The side of a call on host tensors.
+
+        Args:
+            op: one of calls.OPERATIONS.
+            arguments: the public function's arguments by name, all of them.
+            remember: False asks only: the next call's choice is not touched.
+
+        Raises:
+            ValueError: ROBOCACHE_BACKEND is not one of settings.SIDES.
+        """
+        said = settings.current()
+        result = said.result or "host"
+        backend = arguments.get("backend", "auto")
+        if backend != "auto":
+            return Decision(str(backend), result, "argument", f"the call says backend={backend!r}")
+        environment = settings.environment()
+        side, authority, reason = said.backend, "context", f"robocache.dispatch(backend={said.backend!r}) holds"
+        if side is None:
+            side, authority = environment, "environment"
+            reason = f"{settings.VARIABLE} is {environment!r}"
+        if side in ("cpu", "cuda"):
+            obstacle = self._obstacle(arguments) if side == "cuda" else None
+            return Decision(side, result, authority, reason, obstacle=obstacle)
+        return self._by_model(op, arguments, result, remember)
+
+    def _by_model(self, op: str, arguments: Mapping[str, Any], result: str, remember: bool) -> Decision:
+        def stays(why: str, estimates: Estimates | None = None, load: Workload | None = None, of: str = "") -> Decision:
+            return Decision("cpu", result, "rule", why, estimates, load, of)
+
+        if _in_a_loader_worker():
+            return stays("a DataLoader worker leaves the GPU to the process that trains")
+        if not self.device.started() and not self.has_files():
+            return stays("this process has not started CUDA, and nothing was tuned: run `robocache tune`")
+        obstacle = self._obstacle(arguments)
+        if obstacle is not None:
+            return stays(obstacle)
+        try:
+            load = describe(op, arguments, self.device.is_pinned)
+        except Undescribed:
+            return stays("the arguments do not fit together; the call says how")
+        model = self.model()
+        if model.source == "default" and not self.device.started():
+            return stays(f"this process has not started CUDA, and this machine is {model.where}", None, load)
+        estimates = model.estimate(load, result)
+        asked = estimates.gpu_us * model.margin
+        side, held = self._with_hysteresis((op, result), estimates.cpu_us / asked, remember)
+        source = f"tuned points in {model.where}" if model.source == "file" else "defaults"
+        if side == "cuda":
+            why = self._reluctance(load, result)
+            if why is not None:
+                return stays(why, estimates, load, source)
+        elif remember and result == "host":
+            self._settle(op, arguments, load, model)
+        margin = "" if model.margin == 1 else f", and the GPU must look {model.margin:g} times faster"
+        lesser = "less" if (estimates.cpu_us > asked) == (side == "cuda") else f"within {BAND:.0%}, so the side is kept"
+        reason = f"{'the GPU' if side == 'cuda' else 'the CPU'} takes {lesser}, by {source}{margin}"
+        return Decision(side, result, model.source, reason, estimates, load, source, held)
+
+    def _with_hysteresis(self, of: tuple[str, str], ratio: float, remember: bool) -> tuple[str, bool]:
+        """The side for a ratio of CPU to GPU time, and whether only the band decided it."""
+        better = "cuda" if ratio > 1 else "cpu"
+        last = self._last.get(of, better)
+        side = better if last == better or not 1 / (1 + BAND) <= ratio <= 1 + BAND else last
+        if remember:
+            self._last[of] = side
+        return side, side != better
+
+    def _settle(self, op: str, arguments: Mapping[str, Any], load: Workload, model: CostModel) -> None:
+        """Remembers a call that would stay on the CPU even with its inputs in page-locked memory."""
+        best = model.estimate(load._replace(pageable=0, pinned=load.pageable + load.pinned), "host")
+        usual = model.estimate(load._replace(pageable=load.pageable + load.pinned, pinned=0), "host")
+        if max(best.cpu_us, usual.cpu_us) * SETTLED_RATIO < min(best.gpu_us, usual.gpu_us) * model.margin:
+            with self._lock:
+                if len(self._settled) >= _MOST_SETTLED:
+                    self._settled.clear()
+                self._settled.add(self._key(op, arguments))
+
+
+_policy: Policy | None = None
+_policy_lock = threading.Lock()
+
+
+def policy() -> Policy:
+    """The process's policy."""
+    global _policy
+    if _policy is None:
+        with _policy_lock:
+            if _policy is None:
+                _policy = Policy(CudaDevice())
+    return _policy
