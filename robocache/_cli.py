@@ -14,6 +14,7 @@ from ._version import __version__
 # name -> (module, what it does)
 COMMANDS: dict[str, tuple[str, str]] = {
     "inspect": (".datasets.inspect.cli", "What is in a robot dataset, and what is wrong with it."),
+    "tune": ("._dispatch.tune", "Measure from which size on calls on host tensors go to the GPU."),
 }
 
 
