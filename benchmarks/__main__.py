@@ -1,4 +1,4 @@
-"""`python -m benchmarks --device cuda|cpu [--suite align|voxelize|graphs|store] [--filter part] [--quick] [--ours-only] ...`.
+"""`python -m benchmarks --device cuda|cpu [--suite NAME] [--filter part] [--quick] [--ours-only] ...`.
 
 Writes one JSON file a suite, with provenance, under benchmarks/results/<machine>/, prints a line a case and a table
 last. A case that fails is recorded as an error, the others still run, and the exit status is 1.
@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from . import align, cases, graphs, measure, provenance, store, timing, voxel_cases, voxelize
+from . import align, cases, dispatch, graphs, measure, provenance, store, timing, voxel_cases, voxelize
 from .host import FUNCTIONS, run_host
 from .report import SUITES, line, text_table
 
@@ -98,6 +98,9 @@ def select(options: argparse.Namespace, suite: str) -> list[Any]:
         return []
     if suite == "graphs":
         return [case for case in _SELECT[suite](options.device, options.cases) if (options.filter or "") in case.name]
+    if suite == "dispatch":  # its sizes are drawn, and it takes part where it can and nobody asks for other cases
+        whole = options.device == "cuda" and not (options.cases or options.filter or options.ours_only)
+        return ["sizes"] if whole else []
     tiny = options.quick and suite == "voxelize"
     chosen = _SELECT[suite](options.device, options.cases)
     if tiny and not options.cases:
@@ -107,6 +110,26 @@ def select(options: argparse.Namespace, suite: str) -> list[Any]:
     if options.filter:
         chosen = [case for case in chosen if options.filter in case.name]
     return [case.scaled(*_TINY) for case in chosen] if tiny else chosen
+
+
+def run_dispatch(options: argparse.Namespace, argv: list[str]) -> tuple[dict[str, Any], bool]:
+    """The results of the dispatch suite, which measures choices and not kernels, and whether everything ran."""
+    begin = time.monotonic()
+    sizes, budget_s = (6, 0.02) if options.quick else (dispatch.LEAST_SIZES, 0.06)
+    results: dict[str, Any] = {"schema": SCHEMA, "suite": "dispatch", "device": options.device}
+    results["provenance"] = provenance.provenance(options.device, argv)
+    results["plan"] = {"sizes": sizes, "budget_s": budget_s, "worst": dispatch.WORST}
+    results |= provenance.without_paths(
+        dispatch.run_suite(
+            sizes,
+            budget_s,
+            lambda text: print(f"[{time.monotonic() - begin:6.1f} s] {text}", file=sys.stderr, flush=True),
+        )
+    )
+    results["provenance"]["clocks_after"] = provenance.clocks()
+    results["seconds"] = round(time.monotonic() - begin, 1)
+    results["complete"] = not any(row["errors"] for row in results["cases"])
+    return results, results["complete"]
 
 
 def save(path: Path, results: dict[str, Any]) -> None:
@@ -192,7 +215,11 @@ def main(argv: list[str] | None = None) -> int:
     status = 0
     for suite in suites:
         path = options.out or default_path(options, suite)
-        results, good = run(options, provenance.without_paths(arguments), suite, chosen[suite], path)
+        told = provenance.without_paths(arguments)
+        if suite == "dispatch":
+            results, good = run_dispatch(options, told)
+        else:
+            results, good = run(options, told, suite, chosen[suite], path)
         save(path, results)
         print(text_table(results))
         print(f"written: {path if options.out else path.relative_to(provenance.ROOT)}")

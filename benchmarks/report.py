@@ -15,7 +15,7 @@ from typing import Any
 
 from .bars import of_base, store_verdict, verdict
 
-SUITES = ("align", "voxelize", "graphs", "store")
+SUITES = ("align", "voxelize", "graphs", "store", "dispatch")
 
 
 def markers(suite: str) -> tuple[str, str]:
@@ -165,6 +165,10 @@ def _table(results: dict[str, Any]) -> tuple[Sequence[str], list[list[str]]]:
     """Header and rows of a suite's cases."""
     if suite_of(results) == "store":
         return STORE_HEADER, [_store_cells(row, results) for row in results["cases"]]
+    if suite_of(results) == "dispatch":
+        from . import dispatch
+
+        return dispatch.HEADER, [dispatch.cells(name, found) for name, found in results["summaries"].items()]
     if suite_of(results) == "align":
         return HEADER, [_cells(row) for row in results["cases"]]
     if suite_of(results) == "graphs":
@@ -226,6 +230,12 @@ def _caption(results: dict[str, Any]) -> str:
     facts = results["provenance"]
     git = facts["git"]
     commit = (git["commit"] or "unknown")[:12] + (" (with uncommitted changes)" if git["dirty"] else "")
+    if suite_of(results) == "dispatch":
+        return (
+            f"Geometric means of microseconds a call over sizes that tuning did not see; wall time, host tensors. "
+            f"{_machine(results)}; {facts['cpu']}, {facts['threads']} threads, torch {facts['torch']}. "
+            f"Commit {commit}, {facts['date'][:10]}."
+        )
     bandwidth = results["bandwidth"]["bytes_per_second"] / 1e9
     what = "device time by CUDA-graph replay over rotated inputs" if results["device"] == "cuda" else "wall time"
     if suite_of(results) == "graphs":

@@ -22,10 +22,10 @@ _MOST_THREADS = 32  # memory is the limit beyond
 _CPU_US: dict[str, tuple[float, ...]] = {
     "resample": (3.0, 0.01, 1e-3, 4e-5, 0.0, 6e-4, 2.5e-2, 2e-2),
     "fuse": (5.0, 0.01, 1e-3, 4e-5, 0.0, 6e-4, 2.5e-2, 2e-2),
-    "voxelize": (20.0, 1.0, 8e-3, 0.04, 8e-3, 8e-5),
-    "voxelize_sparse": (20.0, 1.0, 2e-2, 0.0, 8e-3, 4e-5),
-    "voxelize_depth": (20.0, 1.0, 6e-3, 0.0, 3e-3, 8e-5),
-    "devoxelize": (20.0, 1.0, 5e-3, 5e-3, 3e-2),
+    "voxelize": (20.0, 0.1, 8e-3, 0.04, 8e-3, 8e-5),
+    "voxelize_sparse": (20.0, 0.1, 2e-2, 0.0, 8e-3, 4e-5),
+    "voxelize_depth": (20.0, 0.1, 6e-3, 0.0, 3e-3, 8e-5),
+    "devoxelize": (20.0, 0.1, 5e-3, 5e-3, 3e-2),
 }
 
 
@@ -43,6 +43,6 @@ def default_model(threads: int) -> CostModel:
         constant, *by_work = _CPU_US[op]
         cpu = Side((constant, *[weight / helping for weight in by_work]))
         moved = tuple([1.0 / _GPU_BYTES_PER_US if name.startswith("bytes") else 1e-5 for name in names])
-        gpu = Side((_LAUNCH_US, *moved))
+        gpu = Side((_LAUNCH_US, 1.0, *moved))
         operations[op] = OperationModel(cpu, {"host": gpu, "device": gpu})
     return CostModel(operations, copies, MARGIN, "default", "not tuned: run `robocache tune`")

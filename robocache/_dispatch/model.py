@@ -21,8 +21,12 @@ import numpy.typing as npt
 from .calls import Workload
 
 Array = npt.NDArray[np.float64]
-KNOTS = 8  # of a curve, at most
+KNOTS = 16  # of a curve, at most
 _LEAST_US = 1e-3
+_OUTLIER = 0.3  # in the logarithm of a time: what is further off counts less
+_ROUNDS = 4
+_NEIGHBOURS = 3  # that tell an outlier, either side
+_FAR = 2.0
 
 
 class Curve:
@@ -56,8 +60,29 @@ class Curve:
             return y0 * (x / x0)
         return float(y0 * (x / x0) ** self._slopes[at])
 
+    def inverse(self) -> Curve:
+        """The x of a y; where the curve is level, that of the level's middle."""
+        levels: dict[float, list[float]] = {}
+        for x, y in self.knots:
+            levels.setdefault(y, []).append(math.log(x))
+        return Curve([(y, math.exp(sum(xs) / len(xs))) for y, xs in levels.items()])
+
 
 IDENTITY = Curve([(_LEAST_US, _LEAST_US), (1e9, 1e9)])
+
+
+def _without_outliers(pairs: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Pairs, sorted by x, without those that lie far above what follows or far below what goes before: the machine was
+    disturbed for a moment. Nothing is left out near the ends, where a few points must do."""
+    ys = [y for _, y in pairs]
+    kept = []
+    for k, pair in enumerate(pairs):
+        before, behind = ys[max(0, k - _NEIGHBOURS) : k], ys[k + 1 : k + 1 + _NEIGHBOURS]
+        high = len(behind) == _NEIGHBOURS and pair[1] > _FAR * float(np.median(behind))
+        low = len(before) == _NEIGHBOURS and pair[1] < float(np.median(before)) / _FAR
+        if not high and not low:
+            kept.append(pair)
+    return kept
 
 
 def fit_curve(xs: Sequence[float], ys: Sequence[float], knots: int = KNOTS) -> Curve:
@@ -68,6 +93,7 @@ def fit_curve(xs: Sequence[float], ys: Sequence[float], knots: int = KNOTS) -> C
     pairs = sorted((x, y) for x, y in zip(xs, ys, strict=True) if 0 < x < math.inf and 0 < y < math.inf)
     if not pairs:
         raise ValueError("points: expected positive numbers, got none")
+    pairs = _without_outliers(pairs)
     low, high = math.log(pairs[0][0]), math.log(pairs[-1][0])
     width = (high - low) / knots or 1.0
     bins: dict[int, list[tuple[float, float]]] = {}
@@ -129,12 +155,34 @@ def nonnegative_least_squares(a: Array, b: Array) -> Array:
     return x / scale
 
 
-def fit_weights(rows: Sequence[Sequence[float]], times: Sequence[float], wholes: Sequence[float]) -> tuple[float, ...]:
-    """Weights (a constant first) of rows of work for `times`; errors count relative to `wholes`."""
-    whole = np.maximum(np.asarray(wholes, dtype=np.float64), _LEAST_US)
-    a = np.column_stack([np.ones(len(rows)), np.asarray(rows, dtype=np.float64)]) / whole[:, None]
-    found = nonnegative_least_squares(a, np.asarray(times, dtype=np.float64) / whole)
+def fit_weights(rows: Sequence[Sequence[float]], times: Sequence[float]) -> tuple[float, ...]:
+    """Weights (a constant first) of rows of work for `times`, by relative errors; far outliers count less.
+
+    A second and third round measure an error against the mean of the point and of its estimate, so that none of the
+    two directions is cheaper.
+    """
+    y = np.maximum(np.asarray(times, dtype=np.float64), _LEAST_US)
+    a = np.column_stack([np.ones(len(rows)), np.asarray(rows, dtype=np.float64)])
+    scale = y
+    found = np.zeros(a.shape[1])
+    for _ in range(3):
+        found = nonnegative_least_squares(a / scale[:, None], y / scale)
+        estimate = np.maximum(a @ found, _LEAST_US)
+        far = np.maximum(1.0, np.abs(np.log(estimate / y)) / _OUTLIER)
+        scale = np.sqrt(estimate * y) * np.sqrt(far)
     return tuple(float(weight) for weight in found)
+
+
+def fit_side(rows: Sequence[Sequence[float]], times: Sequence[float]) -> Side:
+    """Weights and curve together: each round fits the weights to what the curve of the last one makes of the times."""
+    target = list(times)
+    for _ in range(_ROUNDS):
+        weights = fit_weights(rows, target)
+        sums = [max(weighted(weights, row), _LEAST_US) for row in rows]
+        curve = fit_curve(sums, times)
+        back = curve.inverse()
+        target = [back(time) for time in times]
+    return Side(weights, curve)
 
 
 def weighted(weights: Sequence[float], work: Sequence[float]) -> float:
@@ -170,7 +218,12 @@ class Estimates(NamedTuple):
 
 @dataclass(frozen=True)
 class Side:
-    """One way to compute an operation: weights of a constant and of its work, the curve over the sum of all parts."""
+    """One way to compute an operation.
+
+    Attributes:
+        weights: of a constant, on the GPU of the time of the copies, and of the call's work.
+        curve: from the weighted sum to microseconds.
+    """
 
     weights: tuple[float, ...]
     curve: Curve = IDENTITY
@@ -189,12 +242,13 @@ class OperationModel:
         side = self.gpu[result]
         upload = copies.pageable_in(load.bytes_out) if result == "device" and load.bytes_out else 0.0
         copy_in = copies.into(load.pageable, load.pinned)
-        kernel = weighted(side.weights, load.work)
         copy_out = copies.out(load.bytes_out) if result == "host" and load.bytes_out else 0.0
-        whole = max(copy_in + kernel + copy_out, _LEAST_US)
+        whole = max(weighted(side.weights, (copy_in + copy_out, *load.work)), _LEAST_US)
         gpu = side.curve(whole)
-        share = gpu / whole
-        return Estimates(cpu + upload, gpu, upload, copy_in * share, kernel * share, copy_out * share)
+        # The copies are shown as they were measured, and the rest is the kernel's, unless they alone would be more.
+        share = min(1.0, gpu / (copy_in + copy_out)) if copy_in + copy_out else 1.0
+        copy_in, copy_out = copy_in * share, copy_out * share
+        return Estimates(cpu + upload, gpu, upload, copy_in, max(gpu - copy_in - copy_out, 0.0), copy_out)
 
 
 @dataclass(frozen=True)
@@ -229,20 +283,18 @@ class Measured(NamedTuple):
 def fit_operation(points: Sequence[Measured], copies: Copies) -> OperationModel:
     """The model of one operation from its points."""
     loads = [point.load for point in points]
-    rows = [load.work for load in loads]
-
-    def side(times: Sequence[float], copied: Sequence[float]) -> Side:
-        rest = [whole - moved for whole, moved in zip(times, copied, strict=True)]
-        weights = fit_weights(rows, rest, times)
-        sums = [max(weighted(weights, row) + moved, _LEAST_US) for row, moved in zip(rows, copied, strict=True)]
-        return Side(weights, fit_curve(sums, times))
-
     into = [copies.into(load.pageable, load.pinned) for load in loads]
-    back = [copies.out(load.bytes_out) if load.bytes_out else 0.0 for load in loads]
+    both = [a + (copies.out(load.bytes_out) if load.bytes_out else 0.0) for a, load in zip(into, loads, strict=True)]
+    rows = [load.work for load in loads]
     return OperationModel(
-        side([point.cpu_us for point in points], [0.0] * len(points)),
+        fit_side(rows, [point.cpu_us for point in points]),
         {
-            "host": side([point.host_us for point in points], [a + b for a, b in zip(into, back, strict=True)]),
-            "device": side([point.device_us for point in points], into),
+            "host": fit_side(_behind(both, rows), [point.host_us for point in points]),
+            "device": fit_side(_behind(into, rows), [point.device_us for point in points]),
         },
     )
+
+
+def _behind(copied: Sequence[float], rows: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
+    """Rows of work behind the time of their copies."""
+    return [(time, *row) for time, row in zip(copied, rows, strict=True)]
