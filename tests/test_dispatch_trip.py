@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import robocache
-from robocache import _cli
+from robocache import _cli, _dispatch
 from robocache._dispatch import points, roundtrip, sweep, tune
 from robocache._dispatch.calls import FUNCTIONS, OPERATIONS
-from robocache._dispatch.policy import Policy
-from robocache._dispatch.transfers import Transfers, chunks_of
+from robocache._dispatch.policy import BAND, Policy
+from robocache._dispatch.transfers import CHUNK_BYTES, CHUNKS, Transfers, chunks_of
 
 from .dispatch_fakes import FakeDevice, device_fixture, policy_fixture, recorded, tuned_fixture  # noqa: F401  (fixtures)
 
@@ -250,6 +250,17 @@ def test_explanations_of_overrides(tuned: Policy, device: FakeDevice) -> None:
         device.records = True
         said = robocache.explain("devoxelize", *given, **where)
         assert "  error   the call raises: the current stream records a CUDA graph" in str(said)
+
+
+def test_the_page_keeps_its_word(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).resolve().parent.parent / "docs" / "dispatch.md").read_text()
+    names: dict[str, Any] = {}
+    for example in page.split("```python\n")[1:]:
+        exec(example.split("```")[0], names)
+    assert capsys.readouterr().out.startswith("voxelize_point_cloud: ")
+    assert names["grid"].shape == (50, 50, 50)
+    assert f"fewer than {_dispatch.SMALL} elements" in page
+    assert f"within {BAND * 100:.0f} %" in page and f"{CHUNK_BYTES * CHUNKS >> 20} MiB" in page
 
 
 def test_explaining_needs_no_gpu() -> None:

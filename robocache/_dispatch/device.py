@@ -140,7 +140,7 @@ class CudaDevice:
         return {**self._keys[index], "threads": torch.get_num_threads()}
 
     def is_pinned(self, tensor: Tensor) -> bool:
-        return torch.cuda.is_initialized() and is_pinned(tensor)
+        return torch.cuda.is_initialized() and not self.capturing() and is_pinned(tensor)
 
     def _of_current(self) -> Transfers:
         index = torch.cuda.current_device()
