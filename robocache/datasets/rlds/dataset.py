@@ -234,9 +234,8 @@ class RldsDataset(Dataset):
             if spec.form != features.TEXT and (spec.per_step or spec.elements != 1 or spec.encoding != "none"):
                 continue
             try:
-                count = self.length(index) if spec.per_step else 1
                 if spec.form == features.TEXT:
-                    words[spec.name] = features.text_values(spec, record[spec.key], count)[0]
+                    words[spec.name] = features.first_text(spec, record[spec.key])
                 else:
                     words[spec.name] = str(features.vector_values(spec, record[spec.key], 1)[0, 0])
             except DatasetError as error:

@@ -69,10 +69,12 @@ class Feature:
         pieces += [_as_int64(loose)] if loose else []
         return pieces[0] if len(pieces) == 1 else np.concatenate([np.empty(0, np.int64), *pieces])
 
-    def byte_strings(self) -> list[memoryview]:
-        """The byte strings, as views of the record."""
-        found = []
+    def byte_strings(self, most: int | None = None) -> list[memoryview]:
+        """The byte strings, as views of the record; the first `most` of them."""
+        found: list[memoryview] = []
         for number, wire, value in _fields(self.body):
+            if len(found) == most:
+                break
             if number == 1:
                 if wire != _CHUNK:
                     raise DatasetError("bytes_list: value is no byte string")
@@ -132,7 +134,10 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int, Any]]:
     """(field number, wire type, value) of a message: an int for varints, a view for the rest."""
     position, end = 0, len(message)
     while position < end:
-        tag, position = _varint(message, position)
+        tag = message[position]
+        position += 1
+        if tag >= 0x80:  # a field number above 15
+            tag, position = _varint(message, position - 1)
         wire = tag & 7
         if wire == _VARINT:
             value, position = _varint(message, position)

@@ -163,9 +163,19 @@ def vector_values(spec: FeatureSpec, feature: wire.Feature, count: int) -> NDArr
 
 def text_values(spec: FeatureSpec, feature: wire.Feature, count: int) -> list[str]:
     """Strings; DatasetError where one is not UTF-8."""
-    found = byte_values(spec, feature, count)
+    return [text_of(spec, text) for text in byte_values(spec, feature, count)]
+
+
+def first_text(spec: FeatureSpec, feature: wire.Feature) -> str:
+    """The first string of a feature, "" where it has none."""
+    _expect(spec, feature, wire.BYTES)
+    return "".join(text_of(spec, text) for text in feature.byte_strings(1))
+
+
+def text_of(spec: FeatureSpec, text: memoryview) -> str:
+    """A string; DatasetError where it is not UTF-8."""
     try:
-        return [bytes(text).decode("utf-8") for text in found]
+        return str(text, "utf-8")
     except UnicodeDecodeError as error:
         raise DatasetError(f"{spec.key}: text is not UTF-8: {error.reason}") from None
 

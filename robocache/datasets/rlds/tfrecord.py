@@ -82,7 +82,8 @@ class RecordFile:
             )
         offset, length = (int(number) for number in places[record])
         with self._open(offset) as file:
-            data = _read_exactly(file, length)
+            # A plain file was seen to be that long, so one piece will do; what gzip claims is taken bit by bit.
+            data = _read_exactly(file, length, _READ if self._gzip else max(length, 1))
             footer = _read_exactly(file, FOOTER)
         if len(data) != length or len(footer) != FOOTER:
             raise DatasetError(f"record {record} is cut off", file=self.path, category="truncated file")
@@ -187,16 +188,18 @@ class RecordFile:
             raise DatasetError(f"cannot be read: {error}", file=self.path, category="truncated file") from error
 
 
-def _read_exactly(file: Any, count: int) -> bytes:
-    """`count` bytes, fewer at the file's end. Never allocates more than what is there plus one piece."""
-    pieces: list[bytes] = []
-    have = 0
+def _read_exactly(file: Any, count: int, piece: int = _READ) -> bytes:
+    """`count` bytes, fewer at the file's end. Allocates no more than what is there plus one piece."""
+    first: bytes = file.read(min(count, piece))
+    if len(first) == count or not first:
+        return first
+    pieces, have = [first], len(first)
     while have < count:
-        piece = file.read(min(count - have, _READ))
-        if not piece:
+        more = file.read(min(count - have, piece))
+        if not more:
             break
-        pieces.append(piece)
-        have += len(piece)
+        pieces.append(more)
+        have += len(more)
     return b"".join(pieces)
 
 
