@@ -236,3 +236,28 @@ def test_columns_that_are_not_asked_for_are_not_read(tmp_path: Path, monkeypatch
     monkeypatch.setattr(ParquetReader, "_group", watched)
     dataset[1].streams["action"].values  # noqa: B018
     assert set(read) == {(1, "frame_index"), (1, "episode_index"), (1, "action")}
+
+
+@pytest.mark.parametrize(
+    ("form", "missing", "extra"),
+    [
+        ("v21", "pyarrow", "data"),
+        ("rlds", "google_crc32c", "data"),
+        ("rlds", "PIL", "data"),
+        ("v21", "av", "video"),
+    ],
+)
+def test_a_missing_library_names_its_extra(
+    form: str, missing: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = {**episode(3), "cam": camera(3)}
+    path = write(form, tmp_path, [content], **({"video": True} if missing == "av" else {}))
+    for name in [name for name in sys.modules if name.split(".")[0] == missing]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError, match=rf"pip install robocache\[{extra}\]"):
+        opened(form, path)[0].streams["cam"].values[0]
+    if missing in ("PIL", "av"):
+        opened(form, path)[0].load()
+    if missing == "google_crc32c":
+        same(opened(form, path, checksums=False)[0], episode(3))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,6 +189,23 @@ def test_missing_and_wrong_videos(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert found == {(0, "missing file"), (2, "video length")}
     videos[1].write_bytes(videos[1].read_bytes()[:100])
     assert "damaged video" in checks_of(inspect(capsys, path)[1], "error")
+
+
+def test_a_video_span_that_is_not_the_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write("v30", tmp_path, [{**episode(length), "cam": camera(length)} for length in (6, 5)], video=True)
+    assert checks_of(inspect(capsys, path)[1], "warning") == set()
+    name = "videos/cam/to_timestamp"
+    rewritten("meta/episodes/chunk-000/file-000.parquet", name, lambda t: pa.array([0.2, 9.0]))(path)
+    status, report = inspect(capsys, path)
+    assert (status, checks_of(report, "warning")) == (0, {"video length"})
+    assert "5 frames are 0.1667 s" in report["findings"][0]["message"]
+
+
+def test_a_reader_that_stops_early(tmp_path: Path) -> None:
+    path = write("v21", tmp_path, episodes())
+    command = f"{sys.executable} -m robocache inspect {path} --json --quiet | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "{\n", "")
 
 
 def test_what_is_found_in_rlds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

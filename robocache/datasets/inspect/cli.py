@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 from fractions import Fraction
@@ -59,11 +60,17 @@ def run(options: argparse.Namespace) -> int:
         except (ImportError, IndexError, OSError) as error:
             print(f"robocache inspect: {error}", file=sys.stderr)
             return USAGE
-        if options.json:
-            print(json.dumps(json_report(dataset, result), indent=2))
-        else:
-            print(text_report(dataset, result))
+        text = json.dumps(json_report(dataset, result), indent=2) if options.json else text_report(dataset, result)
+        _print(text)
     return ERRORS if result.errors else CLEAN
+
+
+def _print(text: str) -> None:
+    """Prints; a reader that stops early (`| head`) is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _unreadable(error: DatasetError, *, as_json: bool) -> int:

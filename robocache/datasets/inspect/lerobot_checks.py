@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from .._errors import DatasetError
-from ..lerobot import LeRobotDataset, parquet
+from ..lerobot import LeRobotDataset, LeRobotV30, parquet
 from ..lerobot.info import Feature
 from .findings import ERROR, WARNING, Finding, from_error
 
@@ -91,7 +91,14 @@ def _check_video(dataset: LeRobotDataset, index: int, number: int, name: str) ->
             yield Finding(ERROR, "missing file", "missing video", number, name, str(path))
             return
         frames = len(dataset.episode(index).streams[name].values)
-        if dataset.format == "lerobot_v2.1":
+        if isinstance(dataset, LeRobotV30):
+            claimed, fps = dataset.video_seconds(number, name), float(dataset.info.fps)
+            if claimed is not None and abs(claimed - frames / fps) > 0.5 / fps:
+                message = (
+                    f"from_timestamp to to_timestamp are {claimed:.4g} s, {frames} frames are {frames / fps:.4g} s"
+                )
+                yield Finding(WARNING, "video length", message, number, name, str(path))
+        else:
             held = len(dataset.video_file(path).table.stamps)
             if held != frames:
                 message = f"the video holds {held} frames, the episode {frames}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,48 +26,60 @@ def pyarrow() -> Any:
     return pyarrow
 
 
+@dataclass(frozen=True)
+class Footer:
+    """A file's metadata: pyarrow's own, the top-level columns, and the first row of each row group and of the end."""
+
+    metadata: Any
+    names: frozenset[str]
+    starts: NDArray[np.int64]
+
+    @property
+    def rows(self) -> int:
+        return int(self.starts[-1])
+
+
 class ParquetReader:
     """Columns of many files. Remembers footers and shared row groups, no open files; threads may share it."""
 
     def __init__(self) -> None:
-        self._footers: OrderedDict[Path, Any] = OrderedDict()
+        self._footers: OrderedDict[Path, Footer] = OrderedDict()
         self._groups: OrderedDict[tuple[Path, int, str], Any] = OrderedDict()
         self._lock = threading.Lock()
 
     def num_rows(self, path: Path) -> int:
-        return int(self._footer(path).num_rows)
+        return self._footer(path).rows
 
-    def column_names(self, path: Path) -> list[str]:
+    def column_names(self, path: Path) -> frozenset[str]:
         """Top-level columns of a file."""
-        return list(self._footer(path).schema.to_arrow_schema().names)
+        return self._footer(path).names
 
     def column(self, path: Path, name: str, begin: int, end: int) -> Any:
         """Rows [begin, end) of a column as a pyarrow array."""
         footer = self._footer(path)
-        if name not in footer.schema.to_arrow_schema().names:
+        if name not in footer.names:
             raise DatasetError(f"has no column {name!r}", file=path, category="schema")
-        if end > footer.num_rows:
-            raise DatasetError(
-                f"expected rows up to {end}, it has {footer.num_rows}", file=path, category="wrong length"
-            )
-        arrow = pyarrow()
-        pieces, first = [], 0
-        for group in range(footer.num_row_groups):
-            rows = footer.row_group(group).num_rows
-            low, high = max(begin - first, 0), min(end - first, rows)
-            if low < high:
-                pieces.append(self._group(path, group, name, shared=high - low < rows).slice(low, high - low))
-            first += rows
+        if end > footer.rows:
+            raise DatasetError(f"expected rows up to {end}, it has {footer.rows}", file=path, category="wrong length")
+        pieces: list[Any] = []
+        first = max(int(np.searchsorted(footer.starts, begin, side="right")) - 1, 0)
+        for group in range(first, len(footer.starts) - 1):
+            start, stop = int(footer.starts[group]), int(footer.starts[group + 1])
+            low, high = max(begin, start), min(end, stop)
+            if high <= low and pieces:
+                break
+            whole = (low, high) == (start, stop)
+            pieces.append(self._group(path, group, name, shared=not whole).slice(low - start, max(high - low, 0)))
         if not pieces:
-            return self._group(path, 0, name, shared=True).slice(0, 0) if footer.num_row_groups else arrow.array([])
-        return pieces[0] if len(pieces) == 1 else arrow.concat_arrays(pieces)
+            return pyarrow().array([], pyarrow().null())
+        return pieces[0] if len(pieces) == 1 else pyarrow().concat_arrays(pieces)
 
-    def _footer(self, path: Path) -> Any:
+    def _footer(self, path: Path) -> Footer:
         with self._lock:
             if path in self._footers:
                 self._footers.move_to_end(path)
                 return self._footers[path]
-        footer = _guarded(path, lambda: pyarrow().parquet.read_metadata(path))
+        footer: Footer = _guarded(path, lambda: _read_footer(path))
         with self._lock:
             self._footers[path] = footer
             while len(self._footers) > _KEPT_FOOTERS:
@@ -84,13 +97,13 @@ class ParquetReader:
 
         def read() -> Any:
             parquet = pyarrow().parquet
-            with parquet.ParquetFile(path, metadata=footer, page_checksum_verification=True) as file:
+            with parquet.ParquetFile(path, metadata=footer.metadata, page_checksum_verification=True) as file:
                 # One thread: workers are the parallelism, and a thread pool does not survive a fork.
-                column = file.read_row_group(group, columns=[name], use_threads=False).column(0)
+                column = file.read_row_group(group, columns=[name], use_threads=False).column(name)
             return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
         array = _guarded(path, read)
-        if len(array) != footer.row_group(group).num_rows:
+        if len(array) != footer.starts[group + 1] - footer.starts[group]:
             raise DatasetError(f"column {name!r}: row group {group} is short", file=path, category="wrong length")
         if shared:
             with self._lock:
@@ -104,11 +117,15 @@ class ParquetReader:
             self._footers.clear()
             self._groups.clear()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
+    def __reduce__(self) -> tuple[type[ParquetReader], tuple[()]]:
+        return ParquetReader, ()
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        ParquetReader.__init__(self)
+
+def _read_footer(path: Path) -> Footer:
+    metadata = pyarrow().parquet.read_metadata(path)
+    rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.array(rows, np.int64))])
+    return Footer(metadata, frozenset(metadata.schema.to_arrow_schema().names), starts)
 
 
 def _guarded(path: Path, read: Any) -> Any:

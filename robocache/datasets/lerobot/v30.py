@@ -58,7 +58,7 @@ class LeRobotV30(LeRobotDataset):
         rows, columns = reader.num_rows(path), reader.column_names(path)
         text = next((name for name in ("task", "__index_level_0__") if name in columns), None)
         if text is None:
-            raise DatasetError(f"has neither a column 'task' nor an index of text, but {columns}", file=path)
+            raise DatasetError(f"has neither a column 'task' nor an index of text, but {sorted(columns)}", file=path)
         numbers = integers(reader.column(path, "task_index", 0, rows), "task_index", path)
         return dict(zip(numbers.tolist(), strings(reader.column(path, text, 0, rows), text, path), strict=True))
 
@@ -96,19 +96,30 @@ class LeRobotV30(LeRobotDataset):
         )
         return path, float(self._table[f"{key}/from_timestamp"][self._row[number]])
 
+    def video_seconds(self, number: int, feature: str) -> float | None:
+        """Length of an episode's part of a video by meta/episodes, None where it does not say."""
+        bounds = [self._table.get(f"videos/{feature}/{bound}_timestamp") for bound in ("from", "to")]
+        if bounds[0] is None or bounds[1] is None:
+            return None
+        return float(bounds[1][self._row[number]] - bounds[0][self._row[number]])
+
     def _value(self, column: str, number: int) -> int:
         return int(self._table[column][self._row[number]])
 
 
+def _has(columns: frozenset[str], video: str, bound: str) -> bool:
+    return f"videos/{video}/{bound}_timestamp" in columns
+
+
 def _episode_table(reader: ParquetReader, path: Path, videos: list[str]) -> dict[str, Any]:
     """The columns of one file of meta/episodes that place episodes; its statistics are not read."""
-    rows, there = reader.num_rows(path), set(reader.column_names(path))
+    rows, there = reader.num_rows(path), reader.column_names(path)
     wanted = list(_WHOLE)
     seconds = []
     for video in videos:
-        if f"videos/{video}/from_timestamp" in there:
+        if _has(there, video, "from"):
             wanted += [f"videos/{video}/chunk_index", f"videos/{video}/file_index"]
-            seconds.append(f"videos/{video}/from_timestamp")
+            seconds += [f"videos/{video}/{bound}_timestamp" for bound in ("from", "to") if _has(there, video, bound)]
     table: dict[str, Any] = {name: integers(reader.column(path, name, 0, rows), name, path) for name in wanted}
     for name in seconds:
         second = Feature(name, "vector", (1,), np.dtype(np.float64), None, {})

@@ -26,7 +26,7 @@ from .features import FeatureSpec
 from .known import known_columns
 from .rates import known_rate
 from .shards import FEATURES, INFO, read_layout
-from .tfrecord import RecordFile
+from .tfrecord import RecordFile, crc32c
 
 _KEPT_RECORDS = 4  # records in memory, so that the streams of an episode at hand are not each a read
 
@@ -50,6 +50,8 @@ class RldsDataset(Dataset):
         nonfinite: str = "raise",
     ) -> None:
         super().__init__()
+        if checksums:
+            crc32c(b"")  # the library is missed now rather than at the first record
         self.path = folder if only is None else only
         self.format = "rlds"
         self.on_error = on_error
