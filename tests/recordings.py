@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from fractions import Fraction
@@ -107,6 +108,8 @@ class Faulty(Dataset):
     def episode(self, index: int) -> Episode:
         self.reads.append(index)
         time.sleep(self.seconds)
+        if index in self.bad and self.error == "die":
+            os._exit(3)
         if index in self.bad:
             raise self.error or DatasetError("checksum does not match", file="shard.bin", category="checksum")
         found = self.inner.episode(index)

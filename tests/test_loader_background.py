@@ -125,6 +125,14 @@ def test_a_failure_in_a_worker_process_keeps_file_and_episode() -> None:
         assert (caught.value.episode, caught.value.file) == (4, "shard.bin")
 
 
+def test_a_worker_process_that_dies_is_told() -> None:
+    dataset = Faulty(frames_only(FRAMES), bad=[4], error="die")
+    words = "a worker process died while episode \\d+ of .* was waited for"
+    with loader_of(dataset, worker_kind="process", workers=1) as loader, pytest.raises(RuntimeError, match=words):
+        epoch_of(loader)
+    assert not multiprocessing.active_children() and not threads()
+
+
 def test_formats_parsed_in_python_get_processes() -> None:
     dataset = Faulty(frames_only())
     for form, kind in (("rlds", "process"), ("lerobot_v3.0", "thread"), ("arrays", "thread")):

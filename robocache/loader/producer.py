@@ -6,7 +6,7 @@ import queue
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import BrokenExecutor, Future, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,8 +111,8 @@ class PoolProducer:
     def close(self) -> None:
         """Ends the thread and frees the buffers; memory that queued kernels still read is kept until they are done."""
         self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
+            self._thread.join()  # the thread itself comes here where it collects a loader that was dropped
         for future in self._reading:
             future.cancel()
         for slot in self.slots:
@@ -175,6 +175,11 @@ class PoolProducer:
             future = self._reading.popleft()
             try:
                 episodes[row] = self._result(future)
+            except BrokenExecutor as error:
+                raise RuntimeError(
+                    f"a worker process died while episode {pool.episodes[row]} of {self._workers.dataset.path} was "
+                    f"waited for (killed, out of memory, or crashed in a library)"
+                ) from error
             except DatasetError as error:
                 if not self._skip:
                     raise

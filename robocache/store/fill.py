@@ -116,4 +116,4 @@ class Filler:
     def _pinned(self, column: _Column, none: Tensor) -> Tensor:
         host = column.finish(none)
         with torch.cuda.device(self.device):
-            return device_view(host.pin_memory(), self.device)
+            return device_view(host.pin_memory() if host.numel() else host, self.device)

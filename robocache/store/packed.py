@@ -64,10 +64,10 @@ def device_view(pinned: Tensor, device: torch.device) -> Tensor:
         ValueError: the memory is not pinned, contiguous host memory.
         RuntimeError: torch copied it, or put it on another device.
     """
-    if not pinned.is_pinned() or not pinned.is_contiguous():
-        raise ValueError("pinned: expected a contiguous tensor in pinned host memory")
     if pinned.numel() == 0:
         return torch.empty(pinned.shape, dtype=pinned.dtype, device=device)
+    if not pinned.is_pinned() or not pinned.is_contiguous():
+        raise ValueError("pinned: expected a contiguous tensor in pinned host memory")
     seen = torch.as_tensor(_PinnedBytes(pinned), device=device)
     if seen.data_ptr() != pinned.data_ptr() or seen.device != device:
         raise RuntimeError(
