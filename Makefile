@@ -18,6 +18,7 @@ C_FILES = $(wildcard csrc/*/*.c csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh
 PYTHON_FILES = setup.py build_tools robocache tests examples benchmarks
 
 .DEFAULT_GOAL := help
+.PHONY: report
 .PHONY: help venv build demo demo-voxelize test lint lint-c lint-python format test-gpu sanitize sanitize-gpu bench bench-gpu wheel clean
 
 help: ## List the targets
@@ -60,6 +61,9 @@ test: build ## Run the tests; without a GPU the GPU tests are left out and count
 
 bench: build ## Measure on the CPU
 	@$(PY) -m benchmarks --device cpu $(ARGS)
+
+report: $(VENV)/.packages ## Draw README's and the docs' tables and numbers from the committed results
+	@$(PY) -m benchmarks.evidence $(ARGS)
 
 wheel: $(VENV)/.packages ## Build a release wheel into dist/ and check its content
 	@rm -rf build/lib* dist/*.whl

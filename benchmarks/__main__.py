@@ -50,7 +50,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "store: one row",
     )
     parser.add_argument("--ours-only", action="store_true", help="no peers")
-    parser.add_argument("--repeats", type=int, help="timings a variant (default 100; cpu 60; quick 20)")
+    parser.add_argument("--repeats", type=int, help="timings a variant (default 100; quick 20)")
     parser.add_argument(
         "--max-autotune", action="store_true", help="also compile peers with max-autotune-no-cudagraphs"
     )
@@ -60,13 +60,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--check", choices=("reference", "peer"), default="reference", help="what ours is checked with")
     parser.add_argument("--list", action="store_true", help="print the names of the cases and stop")
     parser.add_argument("--out", type=Path, help="results file (default benchmarks/results/<machine>/<suite>*.json)")
+    parser.add_argument("--results", type=Path, help="write under this folder instead of benchmarks/results")
     options = parser.parse_args(arguments)
     options.suite = options.suite or list(SUITES)
     return options
 
 
 def make_plan(options: argparse.Namespace, suite: str) -> measure.Plan:
-    repeats = options.repeats or (20 if options.quick else 100 if options.device == "cuda" else 60)
+    repeats = options.repeats or (20 if options.quick else 100)
     modes = () if options.quick else ("default",)
     if options.max_autotune:
         modes = (*modes, "max-autotune-no-cudagraphs")
@@ -80,7 +81,7 @@ def make_plan(options: argparse.Namespace, suite: str) -> measure.Plan:
         compile_all=options.compile_all,
         rotate_bytes=(64 << 20) if small else (256 << 20),
         max_sets=3 if options.quick and suite == "voxelize" else 16 if small else 256,
-        warm=not options.quick and suite == "align",
+        warm=not options.quick,
         check=options.check,
         budget_s=budget,
     )
@@ -89,7 +90,8 @@ def make_plan(options: argparse.Namespace, suite: str) -> measure.Plan:
 def default_path(options: argparse.Namespace, suite: str) -> Path:
     partial = options.cases or options.filter or options.ours_only or options.host_only
     part = "-quick" if options.quick else "-partial" if partial else ""
-    return provenance.ROOT / "benchmarks" / "results" / provenance.machine_slug(options.device) / f"{suite}{part}.json"
+    folder = options.results or provenance.ROOT / "benchmarks" / "results"
+    return Path(folder) / provenance.machine_slug(options.device) / f"{suite}{part}.json"
 
 
 def select(options: argparse.Namespace, suite: str) -> list[Any]:
@@ -149,7 +151,7 @@ def run(
     if options.quick and suite == "voxelize":
         results["plan"]["tiny"] = list(_TINY)
     if plan.budget_s is not None:
-        results["plan"]["budget_s"] = plan.budget_s
+        results["plan"] |= {"budget_s": plan.budget_s, "slow_call_ms": timing.SLOW_CALL_MS}
     begin = time.monotonic()
 
     def say(text: str) -> None:
@@ -222,7 +224,7 @@ def main(argv: list[str] | None = None) -> int:
             results, good = run(options, told, suite, chosen[suite], path)
         save(path, results)
         print(text_table(results))
-        print(f"written: {path if options.out else path.relative_to(provenance.ROOT)}")
+        print(f"written: {path if options.out or options.results else path.relative_to(provenance.ROOT)}")
         status = status if good else 1
     return status
 

@@ -19,10 +19,9 @@ from .measure import (
     measure,
     optional,
     ratios,
-    synchronize,
     ulps,
 )
-from .timing import Timer, eager_wall_us
+from .timing import Timer
 from .traffic import bytes_moved
 
 __all__ = ["CheckFailed", "Plan", "check_ours", "check_peer", "make_timer", "run_case", "ulps"]
@@ -97,11 +96,8 @@ def run_case(case: Case, plan: Plan, timer: Timer, bandwidth: float | None, say:
         calls = [bind_public(inputs, backend=plan.device) for inputs in sets]
         say("robocache")
         row["variants"]["robocache"] = measure(calls, timer, plan)
-        if plan.device == "cuda":
-            wall = eager_wall_us(calls, 200, synchronize(plan))
-            row["variants"]["robocache"]["eager_wall_us"] = wall
-            if has_plain_op(case):
-                optional(row, "op", lambda: measure([bind_op(i) for i in sets], timer, plan))
+        if plan.device == "cuda" and has_plain_op(case):
+            optional(row, "op", lambda: measure([bind_op(i) for i in sets], timer, plan))
         for name, function in _peer_functions(case, plan).items():
             say(name)
             optional(row, name, lambda n=name, f=function: _peer_row(case, n, f, sets, ours, timer, plan))

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .timing import GraphTimer, Timer, WallTimer
+from .timing import GraphTimer, Timer, WallTimer, eager_wall_us
 
 Say = Callable[[str], None]
 
@@ -27,7 +27,7 @@ class Plan:
     max_sets: int = 256
     warm: bool = True
     check: str = "reference"  # or "peer": the obvious torch code, to its own rounding
-    budget_s: float | None = None  # of one variant: fewer repeats where they would take longer
+    budget_s: float | None = None  # of one variant of slow calls: fewer repeats where they would take longer
 
 
 class CheckFailed(AssertionError):
@@ -74,9 +74,12 @@ def agree(name: str, got: torch.Tensor, ours: torch.Tensor, needed: float) -> di
 
 
 def measure(calls: Sequence[Callable[[], Any]], timer: Timer, plan: Plan) -> dict[str, Any]:
+    """Device time over rotated sets and over one, and the wall time of eager calls; on the CPU wall time alone."""
     timed: dict[str, Any] = {"cold": timer.measure(calls, plan.repeats).as_dict()}
-    if plan.warm and plan.device == "cuda":
-        timed["warm"] = timer.measure(calls[:1], plan.repeats).as_dict()
+    if plan.device == "cuda":
+        if plan.warm:
+            timed["warm"] = timer.measure(calls[:1], plan.repeats).as_dict()
+        timed["eager_wall_us"] = eager_wall_us(calls, synchronize(plan), timed["cold"]["median"])
     return timed
 
 

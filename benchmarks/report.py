@@ -29,7 +29,8 @@ def suite_of(results: dict[str, Any]) -> str:
     return name
 
 
-def _us(value: float | None) -> str:
+def microseconds(value: float | None) -> str:
+    """Three digits, or "-"."""
     if value is None:
         return "-"
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
@@ -55,13 +56,13 @@ def _cells(row: dict[str, Any]) -> list[str]:
     share = row.get("share_of_bandwidth")
     return [
         row["name"],
-        f"{_us(ours)} ± {half:.2g}",
-        _us(cold["p99"]),
-        _us(_median(row, "robocache", "warm")),
-        _us(eager),
-        _us(compiled),
+        f"{microseconds(ours)} ± {half:.2g}",
+        microseconds(cold["p99"]),
+        microseconds(_median(row, "robocache", "warm")),
+        microseconds(eager),
+        microseconds(compiled),
         f"{min(peers) / ours:.2f}x" if peers else "-",
-        _us(row.get("floor_us")),
+        microseconds(row.get("floor_us")),
         f"{share:.0%}" if share is not None else "-",
         f"{row['bytes']['total'] / 1e6:.2f}",
     ]
@@ -89,13 +90,13 @@ def _voxel_cells(row: dict[str, Any], results: dict[str, Any]) -> list[str]:
     share, ratio = row.get("share_of_bandwidth"), of_base(row, results["cases"])
     cells = {
         "case": row["name"],
-        "robocache": f"{_us(ours)} ± {(cold['ci95'][1] - cold['ci95'][0]) / 2:.2g}",
-        "P99": _us(cold["p99"]),
-        "eager": _us(_median(row, "eager")),
-        "compile": _us(_best_compile(row)),
-        "floor": _us(row.get("floor_us")),
+        "robocache": f"{microseconds(ours)} ± {(cold['ci95'][1] - cold['ci95'][0]) / 2:.2g}",
+        "P99": microseconds(cold["p99"]),
+        "eager": microseconds(_median(row, "eager")),
+        "compile": microseconds(_best_compile(row)),
+        "floor": microseconds(row.get("floor_us")),
         "of bandwidth": f"{share:.0%}" if share is not None else "-",
-        "numpy": _us(_median(row, "numpy")),
+        "numpy": microseconds(_median(row, "numpy")),
         "vs best peer": f"{best / ours:.2f}x" if best is not None else "-",
         "MB": f"{row['bytes']['total'] / 1e6:.2f}",
         "M points/s": f"{row['points_per_second'] / 1e6:.0f}",
@@ -127,12 +128,12 @@ def _graph_cells(row: dict[str, Any]) -> list[str]:
     eager, compiled = _median(row, "eager"), _best_compile(row)
     return [
         row["name"],
-        f"{_us(ours)} ± {(cold['ci95'][1] - cold['ci95'][0]) / 2:.2g}",
-        _us(cold["p99"]),
-        _us(_median(row, "ring")),
-        _us(_median(row, "borrow")),
-        _us(eager),
-        _us(compiled),
+        f"{microseconds(ours)} ± {(cold['ci95'][1] - cold['ci95'][0]) / 2:.2g}",
+        microseconds(cold["p99"]),
+        microseconds(_median(row, "ring")),
+        microseconds(_median(row, "borrow")),
+        microseconds(eager),
+        microseconds(compiled),
         "-" if eager is None else f"{eager / ours:.2f}x",
         "-" if compiled is None else f"{compiled / ours:.2f}x",
         verdict(row, [row]),
@@ -150,11 +151,11 @@ def _store_cells(row: dict[str, Any], results: dict[str, Any]) -> list[str]:
     items = _median(row, "lerobot-style")
     return [
         row["name"],
-        f"{_us(ours)} ± {(cold['ci95'][1] - cold['ci95'][0]) / 2:.2g}",
-        _us(cold["p99"]),
-        _us(_median(row, "robocache", "device")),
-        _us(_median(row, "torch-index")),
-        _us(items),
+        f"{microseconds(ours)} ± {(cold['ci95'][1] - cold['ci95'][0]) / 2:.2g}",
+        microseconds(cold["p99"]),
+        microseconds(_median(row, "robocache", "device")),
+        microseconds(_median(row, "torch-index")),
+        microseconds(items),
         f"{items / ours:.0f}x" if items is not None else "-",
         f"{row['bytes']['total'] / 1e6:.2f}",
         store_verdict(row) if results["device"] == "cuda" else "-",
@@ -173,7 +174,24 @@ def _table(results: dict[str, Any]) -> tuple[Sequence[str], list[list[str]]]:
         return HEADER, [_cells(row) for row in results["cases"]]
     if suite_of(results) == "graphs":
         return GRAPHS_HEADER, [_graph_cells(row) for row in results["cases"]]
-    return _voxel_header(results["device"]), [_voxel_cells(row, results) for row in results["cases"]]
+    if suite_of(results) == "voxelize":
+        return _voxel_header(results["device"]), [_voxel_cells(row, results) for row in results["cases"]]
+    return _any_table(results["cases"])
+
+
+def _any_table(rows: Sequence[dict[str, Any]]) -> tuple[Sequence[str], list[list[str]]]:
+    """Of a suite without columns of its own: ours with its interval and P99, then every other variant's median."""
+    others = [name for name in dict.fromkeys(n for row in rows for n in row["variants"]) if name != "robocache"]
+    cells = []
+    for row in rows:
+        ours = _median(row, "robocache")
+        cold = row["variants"].get("robocache", {}).get("cold")
+        told = ["error" if row["errors"] else "-", "-"]
+        if cold is not None:
+            half = (cold["ci95"][1] - cold["ci95"][0]) / 2
+            told = [f"{microseconds(ours)} ± {half:.2g}", microseconds(cold["p99"])]
+        cells.append([row["name"], *told, *(microseconds(_median(row, name)) for name in others)])
+    return ("case", "robocache", "P99", *others), cells
 
 
 def line(row: dict[str, Any], results: dict[str, Any]) -> str:
@@ -191,7 +209,7 @@ def _host_rows(host: dict[str, Any]) -> list[list[str]]:
             cell
             for mode in ("no_grad", "grad")
             for cell in (
-                (_us(host[mode][name]["median"]), f"{host[mode][name]['of_clone']:.2f}x")
+                (microseconds(host[mode][name]["median"]), f"{host[mode][name]['of_clone']:.2f}x")
                 if name in host.get(mode, {})
                 else ("error", "-")
             )
@@ -213,13 +231,13 @@ def _text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = ["| " + " | ".join(header) + " |", "|" + "|".join(["---"] + ["---:"] * (len(header) - 1)) + "|"]
     lines += ["| " + " | ".join(str(c) for c in row) + " |" for row in rows]
     return "\n".join(lines)
 
 
-def _machine(results: dict[str, Any]) -> str:
+def machine_words(results: dict[str, Any]) -> str:
     facts = results["provenance"]
     if results["device"] == "cuda":
         return f"{facts['gpu']}, driver {facts['driver']}, CUDA {facts['cuda']}"
@@ -245,7 +263,7 @@ def _caption(results: dict[str, Any]) -> str:
     most = "up to " if results["plan"].get("budget_s") else ""
     return (
         f"Microseconds a call, median of {most}{results['plan']['repeats']} timings with the half width of its 95 % "
-        f"confidence interval; {what}. {_machine(results)}, torch {facts['torch']}; a large copy moves "
+        f"confidence interval; {what}. {machine_words(results)}, torch {facts['torch']}; a large copy moves "
         f"{bandwidth:.0f} GB/s (read and written) in the same run. Commit {commit}, {facts['date'][:10]}."
     )
 
@@ -271,9 +289,9 @@ def text_table(results: dict[str, Any]) -> str:
 
 def markdown(results: dict[str, Any]) -> str:
     """The same as Markdown, for README and docs."""
-    parts = [_caption(results), _markdown(*_table(results))]
+    parts = [_caption(results), markdown_table(*_table(results))]
     if "no_grad" in results.get("host", {}):
-        parts.append(_markdown(HOST_HEADER, _host_rows(results["host"])))
+        parts.append(markdown_table(HOST_HEADER, _host_rows(results["host"])))
     return "\n\n".join(parts)
 
 

@@ -1,8 +1,8 @@
 """Clocks and statistics: device time by CUDA-graph replay, wall and host time, percentiles with confidence intervals.
 
 Device time: the calls of one lap over the rotated input sets (several laps where one is too short to time) are captured
-into one CUDA graph; each replay is timed by events around it and divided by its calls. That leaves out the host, and
-keeps the gaps between a graph's nodes, which a user's graph has too.
+into one CUDA graph, or a long lap into several that take turns; each replay is timed by events around it and divided by
+its calls. That leaves out the host, and keeps the gaps between a graph's nodes, which a user's graph has too.
 """
 
 from __future__ import annotations
@@ -69,14 +69,15 @@ class Timer(Protocol):
     def measure(self, calls: Sequence[Call], repeats: int) -> Stats: ...
 
 
+SLOW_CALL_MS = 20.0  # only calls longer than this may be timed fewer times than asked
 LEAST_REPEATS = 7  # of a variant that a budget cuts short
 
 
-def _within(budget_s: float | None, repeats: int, one_ms: float) -> int:
-    """`repeats`, or as many of `one_ms` as the budget has room for."""
-    if budget_s is None:
+def _within(budget_s: float | None, repeats: int, call_ms: float, timing_ms: float) -> int:
+    """`repeats`; of slow calls with a budget, as many timings of `timing_ms` as it has room for."""
+    if budget_s is None or call_ms <= SLOW_CALL_MS:
         return repeats
-    return min(repeats, max(LEAST_REPEATS, int(budget_s * 1e3 / max(one_ms, 1e-6))))
+    return min(repeats, max(LEAST_REPEATS, int(budget_s * 1e3 / timing_ms)))
 
 
 class GraphTimer:
@@ -87,23 +88,23 @@ class GraphTimer:
         self.max_calls = max_calls
         self.budget_s = budget_s  # of one measurement's replays
 
-    def _capture(self, calls: Sequence[Call], laps: int) -> tuple[torch.cuda.CUDAGraph, list[Any]]:
+    def _capture(self, calls: Sequence[Call], laps: int, pool: Any = None) -> tuple[torch.cuda.CUDAGraph, list[Any]]:
         graph = torch.cuda.CUDAGraph()
         # One live output a set, so that outputs rotate as inputs do and are not written over while cached.
         outputs: list[Any] = [None] * len(calls)
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             for _ in range(laps):
                 for i, call in enumerate(calls):
                     outputs[i] = call()
         return graph, outputs
 
-    def _replay(self, graph: torch.cuda.CUDAGraph, repeats: int) -> list[float]:
-        """Milliseconds of each replay. Replays are queued ahead, so launching them costs the device nothing."""
+    def _replay(self, graphs: Sequence[torch.cuda.CUDAGraph], repeats: int) -> list[float]:
+        """Milliseconds of each replay, the graphs taking turns. Replays are queued ahead: launching is not timed."""
         starts = [torch.cuda.Event(enable_timing=True) for _ in range(repeats)]
         ends = [torch.cuda.Event(enable_timing=True) for _ in range(repeats)]
-        for start, end in zip(starts, ends, strict=True):
+        for turn, (start, end) in enumerate(zip(starts, ends, strict=True)):
             start.record()
-            graph.replay()
+            graphs[turn % len(graphs)].replay()
             end.record()
         torch.cuda.synchronize()
         return [start.elapsed_time(end) for start, end in zip(starts, ends, strict=True)]
@@ -117,17 +118,27 @@ class GraphTimer:
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.synchronize()
         graph, outputs = self._capture(calls, 1)
-        lap_ms = float(np.median(self._replay(graph, 4)[1:]))
+        lap_ms = float(np.median(self._replay([graph], 4)[1:]))
+        call_ms = lap_ms / len(calls)
         laps = int(min(max(1.0, np.ceil(self.replay_ms / max(lap_ms, 1e-4))), max(1, self.max_calls // len(calls))))
+        # A longer lap is cut into parts that take turns: as many timings cost less, and the sets still rotate.
+        part = min(len(calls), int(np.ceil(self.replay_ms / max(call_ms, 1e-6))))
         if laps > 1:
             del graph, outputs
-            graph, outputs = self._capture(calls, laps)
-        self._replay(graph, 3)
-        total = laps * len(calls)
-        repeats = _within(self.budget_s, repeats, lap_ms * laps)
-        times = [ms * 1e3 / total for ms in self._replay(graph, repeats)]
-        del graph, outputs
-        return summarize(times, total)
+            captured = [self._capture(calls, laps)]
+        elif part < len(calls):
+            del graph, outputs
+            pool = torch.cuda.graph_pool_handle()
+            captured = [self._capture(calls[at : at + part], 1, pool) for at in range(0, len(calls), part)]
+        else:
+            captured = [(graph, outputs)]
+        graphs = [one for one, _ in captured]
+        sizes = [laps * len(kept) for _, kept in captured]
+        self._replay(graphs, max(3, len(graphs)))
+        repeats = _within(self.budget_s, repeats, call_ms, call_ms * sizes[0])
+        replays = self._replay(graphs, repeats)
+        times = [ms * 1e3 / sizes[turn % len(sizes)] for turn, ms in enumerate(replays)]
+        return summarize(times, sizes[0])
 
 
 class WallTimer:
@@ -150,7 +161,7 @@ class WallTimer:
         calls[0]()
         once = max((self.clock() - begin) * 1e6, 1e-3)
         inner = int(max(1, np.ceil(self.sample_us / once)))
-        repeats = _within(self.budget_s, repeats, once * inner / 1e3)
+        repeats = _within(self.budget_s, repeats, once / 1e3, once * inner / 1e3)
         times = []
         position = 0
         for _ in range(repeats):
@@ -162,19 +173,23 @@ class WallTimer:
         return summarize(times, inner)
 
 
-def eager_wall_us(calls: Sequence[Call], loops: int, synchronize: Call) -> float:
-    """Microseconds a call of a plain Python loop with one synchronisation at its end: host and device together."""
+def eager_wall_us(calls: Sequence[Call], synchronize: Call, about_us: float, rounds: int = 5) -> float:
+    """Microseconds a call of a plain Python loop with one synchronisation at its end: host and device together.
+
+    `about_us`, the device's part, says how many calls make a round of some milliseconds.
+    """
+    loops = int(min(200, max(3, 5000.0 / about_us)))
     for call in calls[:2]:
         call()
     synchronize()
-    rounds = []
-    for _ in range(5):
+    times = []
+    for _ in range(rounds):
         begin = time.perf_counter()
         for k in range(loops):
             calls[k % len(calls)]()
         synchronize()
-        rounds.append((time.perf_counter() - begin) * 1e6 / loops)
-    return float(np.median(rounds))
+        times.append((time.perf_counter() - begin) * 1e6 / loops)
+    return float(np.median(times))
 
 
 def host_us(

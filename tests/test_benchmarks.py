@@ -102,6 +102,7 @@ def test_summarize() -> None:
     assert stats.ci95[0] < stats.median < stats.ci95[1]
     assert stats.ci95[1] - stats.ci95[0] < 1.5  # 1.25 * 2 / sqrt(400) either side, twice 1.96
     assert stats.ci95[1] - stats.ci95[0] > 0.1
+    assert stats.p95 < stats.ci95_p99[0] <= stats.p99 <= stats.ci95_p99[1] <= times.max()
     assert (stats.repeats, stats.calls) == (400, 7)
     assert timing.summarize(times, 7) == stats  # the bootstrap repeats
     for bad in ([], [1.0, float("nan")], [1.0, 0.0]):
@@ -169,7 +170,7 @@ class FakeDevice:
                 return (end.at - self.at) / 1e3
 
         @contextlib.contextmanager
-        def graph(captured: Graph, capture_error_mode: str) -> Any:
+        def graph(captured: Graph, pool: Any, capture_error_mode: str) -> Any:
             assert capture_error_mode == "thread_local"
             device.capturing = captured
             device.graphs.append(captured)
@@ -183,6 +184,7 @@ class FakeDevice:
         monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
         monkeypatch.setattr(torch.cuda, "Event", Event)
         monkeypatch.setattr(torch.cuda, "graph", graph)
+        monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
         monkeypatch.setattr(torch.cuda, "Stream", Stream)
         monkeypatch.setattr(torch.cuda, "current_stream", Stream)
         monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
@@ -207,12 +209,30 @@ def test_graph_timer_keeps_to_its_limit(monkeypatch: pytest.MonkeyPatch) -> None
     assert timing.GraphTimer(replay_ms=10.0, max_calls=100).measure([device.call] * 30, 10).calls == 90
 
 
+def test_a_long_lap_is_timed_in_parts_that_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = FakeDevice(monkeypatch, us=300.0)
+    stats = timing.GraphTimer(replay_ms=1.0, budget_s=0.001).measure([device.call] * 10, repeats=100)
+    assert [g.calls for g in device.graphs] == [10, 4, 4, 2]  # the lap of 3 ms, then parts of at least 1 ms
+    assert stats.median == pytest.approx(300.0) and stats.p99 == pytest.approx(300.0) and stats.repeats == 100
+
+
+def test_a_budget_cuts_timings_of_slow_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = FakeDevice(monkeypatch, us=25_000.0)
+    assert timing.GraphTimer(budget_s=0.5).measure([device.call] * 2, repeats=100).repeats == 20
+
+
+def test_eager_wall_time_counts_host_and_device() -> None:
+    calls: list[int] = []
+    wall = timing.eager_wall_us([lambda: calls.append(1)], lambda: None, about_us=1000.0, rounds=3)
+    assert wall > 0 and len(calls) == 1 + 3 * 5
+
+
 def test_a_case_on_the_graph_timer(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeDevice(monkeypatch, us=1.0)
     plan = align.Plan("cpu", repeats=3, compile_modes=(), max_sets=3)
 
     class Fake(timing.GraphTimer):
-        def _replay(self, graph: Any, repeats: int) -> list[float]:
+        def _replay(self, graphs: Any, repeats: int) -> list[float]:
             return [2.0] * repeats
 
     row = align.run_case(TINY, plan, Fake(), 1e9, lambda text: None)

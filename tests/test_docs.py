@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 import robocache
-from benchmarks import report
+from benchmarks import evidence
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(robocache.__file__).parent
@@ -105,15 +104,6 @@ def test_the_build_variables_of_the_readme_are_those_of_the_build() -> None:
     assert table == read
 
 
-@pytest.mark.parametrize("suite", report.SUITES)
-@pytest.mark.parametrize("page", ["README.md", "docs/performance.md"])
-def test_performance_tables_are_those_of_the_results(page: str, suite: str) -> None:
-    results = sorted((ROOT / "benchmarks" / "results").glob(f"*/{suite}.json"), reverse=True)
-    if not results:  # a suite that was not measured yet shows nothing
-        begin, end = report.markers(suite)
-        assert (ROOT / page).read_text().split(begin)[1].split(end)[0].strip() == ""
-        return
-    assert suite != "align" or len(results) >= 2  # a GPU's and a CPU's
-    command = [sys.executable, "-m", "benchmarks.report", *map(str, results), "--write", page, "--check"]
-    checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+def test_performance_tables_and_numbers_are_those_of_the_results(capsys: pytest.CaptureFixture[str]) -> None:
+    assert {one.content["device"] for one in evidence.load() if one.suite == "align"} == {"cuda", "cpu"}
+    assert evidence.main(["--check"]) == 0, capsys.readouterr().err

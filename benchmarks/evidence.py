@@ -1,0 +1,246 @@
+"""Puts the committed results into README.md and docs: `python -m benchmarks.evidence [--check]`.
+
+- README.md shows a few headline rows of each suite and machine, between the markers of `headline`.
+- A page of docs/ shows every row of each suite with results, between the suite's markers.
+- Numbers in running text are drawn, too: `<!-- n:KEY -->6.20<!-- /n -->` holds what KEY says. A key is
+  `<machine>/<suite>/<case>#<what>`, where `what` is a statistic (`median`, `p99`, `warm.median`, `eager.median`),
+  `ratio:eager` (that variant's median over ours), `share` (percent of the copy's bandwidth) or, with the case `host`,
+  `<function>` (host microseconds without gradients) and, with the case `copy`, `GB/s`.
+
+`--check` changes nothing and fails when a page would change, when a number with a unit in the text of the performance
+pages has no key, and when a suite with results is on no page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import report
+from .bars import median
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+# The rows that README shows of a suite, by a part of the name; of other suites the first rows with a time.
+HEADLINES = {
+    "align": ("resample-32x500x256-256-bf16", "resample-512x100x64-1000-fp32", "fuse-256-128-bf16"),
+    "voxelize": (
+        "occupancy-1x500k-128-u8",
+        "count-1x500k-128-i32",
+        "mean-1x1M-c16-200-fp32",
+        "mean-1x200k-c16-100-fp32",
+        "peract-16x65536-c7-100",
+        "peract-2x65536-c7-100",
+    ),
+}
+FIRST_ROWS = 3
+NUMBER = re.compile(r"(<!-- n:(?P<key>[^>]*?) -->)(?P<told>.*?)(<!-- /n -->)", re.DOTALL)
+UNITS = r"(?:us|µs|μs|ms|ns|x|×|times faster|%|GB/s|TB/s|[GM] points/s|samples/s)"
+BARE = re.compile(rf"(?<![\w.-])\d[\d.,]*\s?{UNITS}(?![\w/])")
+# Numbers with units that are rules of the harness, not results.
+RULES = ("95 % confidence", "60 % of its", "95 % interval")
+
+
+class NoResult(Exception):
+    """A key that names no result."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """One committed file."""
+
+    machine: str  # its folder
+    suite: str
+    content: dict[str, Any]
+
+
+def load(folder: Path = RESULTS) -> list[Results]:
+    """Every suite's results, GPUs first, complete runs only: files that end in -quick or -partial are no evidence."""
+    found = []
+    for path in sorted(folder.glob("*/*.json")):
+        content = json.loads(path.read_text())
+        if "cases" in content and not path.stem.endswith(("-quick", "-partial")):
+            found.append(Results(path.parent.name, report.suite_of(content), content))
+    return sorted(found, key=lambda one: (one.content["device"] != "cuda", one.machine, _order(one.suite)))
+
+
+def _order(suite: str) -> tuple[int, str]:
+    return (report.SUITES.index(suite) if suite in report.SUITES else len(report.SUITES), suite)
+
+
+# ---- Numbers in running text -----------------------------------------------------------------------------------------
+
+
+def number(key: str, results: Sequence[Results]) -> str:
+    """What a key says, as it is printed."""
+    found = re.fullmatch(r"([^/]+)/([^/]+)/([^#]+)#(.+)", key)
+    if not found:
+        raise NoResult(f"{key}: expected machine/suite/case#what")
+    machine, suite, case, what = found.groups()
+    file = next((one for one in results if (one.machine, one.suite) == (machine, suite)), None)
+    if file is None:
+        raise NoResult(f"{key}: no results of {suite} on {machine}")
+    try:
+        return _value(file.content, case, what)
+    except (KeyError, TypeError):
+        raise NoResult(f"{key}: the results hold no such number") from None
+
+
+def _value(content: dict[str, Any], case: str, what: str) -> str:
+    if case == "copy":
+        return f"{content['bandwidth']['bytes_per_second'] / 1e9:.0f}"
+    if case == "host":
+        return report.microseconds(content["host"]["no_grad"][what]["median"])
+    rows = {row["name"]: row for row in content["cases"]}
+    row = rows[case]
+    if what == "share":
+        return f"{100 * row['share_of_bandwidth']:.0f}"
+    variants = row["variants"]
+    if what.startswith("ratio:"):
+        peer = variants[what.removeprefix("ratio:")]["cold"]["median"]
+        return f"{peer / variants['robocache']['cold']['median']:.2f}"
+    *path, statistic = what.split(".")
+    variant = next((part for part in path if part not in ("cold", "warm")), "robocache")
+    cache = next((part for part in path if part in ("cold", "warm")), "cold")
+    return report.microseconds(variants[variant][cache][statistic])
+
+
+def fill_numbers(text: str, results: Sequence[Results]) -> str:
+    """`text` with every keyed number as the results say it."""
+    return NUMBER.sub(lambda m: f"{m[1]}{number(m['key'], results)}{m[4]}", text)
+
+
+def bare_numbers(text: str) -> list[str]:
+    """Numbers with a unit in running text that no result stands behind; marked tables and code are left out."""
+    text = re.sub(r"<!-- bench:(\S+):begin -->.*?<!-- bench:\1:end -->", "", text, flags=re.DOTALL)
+    text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    text = NUMBER.sub("", re.sub(r"`[^`]*`", "", text))
+    for rule in RULES:
+        text = text.replace(rule, "")
+    return [match.group(0) for match in BARE.finditer(text)]
+
+
+def performance_section(readme: str) -> str:
+    """README's part on performance."""
+    return readme.split("\n## Performance\n")[1].split("\n## ")[0]
+
+
+# ---- Tables ----------------------------------------------------------------------------------------------------------
+
+
+def headline_rows(one: Results) -> list[dict[str, Any]]:
+    """The rows of a suite that README shows."""
+    timed = [row for row in one.content["cases"] if median(row) is not None]
+    wanted = HEADLINES.get(one.suite)
+    if wanted is None:
+        return timed[:FIRST_ROWS]
+    return [row for row in timed if row["name"].removeprefix("cpu-") in wanted]
+
+
+def _headline_cells(one: Results, row: dict[str, Any]) -> list[str]:
+    ours = median(row) or 0.0
+    peers = {name: median(row, name) for name in row["variants"] if name not in ("robocache", "op")}
+    timed = {name: us for name, us in peers.items() if us is not None}
+    best = min(timed, key=lambda name: timed[name], default=None)
+    share = row.get("share_of_bandwidth")
+    return [
+        one.suite,
+        f"`{row['name']}`",
+        report.microseconds(ours),
+        report.microseconds(timed.get("eager")),
+        "-" if best is None else f"{report.microseconds(timed[best])} ({best})",
+        "-" if best is None else f"{timed[best] / ours:.2f}x",
+        "-" if share is None else f"{share:.0%}",
+    ]
+
+
+def headline(results: Sequence[Results]) -> str:
+    """README's table: for each machine its headline rows, best peer beside ours."""
+    header = ("suite", "case", "robocache us", "eager us", "best peer us", "best peer / ours", "of bandwidth")
+    parts = []
+    for machine in dict.fromkeys(one.machine for one in results):
+        files = [one for one in results if one.machine == machine]
+        rows = [_headline_cells(one, row) for one in files for row in headline_rows(one)]
+        facts = files[0].content["provenance"]
+        parts.append(f"{report.machine_words(files[0].content)}, torch {facts['torch']}:")
+        parts.append(report.markdown_table(header, rows))
+    return "\n\n".join(parts)
+
+
+def suite_tables(results: Sequence[Results]) -> dict[str, str]:
+    """Each suite's whole tables, a section a machine."""
+    tables: dict[str, list[str]] = {}
+    for one in results:
+        heading = f"### {one.suite} on {report.machine_words(one.content)}"
+        tables.setdefault(one.suite, []).append(f"{heading}\n\n{report.markdown(one.content)}")
+    return {suite: "\n\n".join(parts) for suite, parts in tables.items()}
+
+
+# ---- Pages -----------------------------------------------------------------------------------------------------------
+
+
+def draw(pages: dict[Path, str], results: Sequence[Results]) -> tuple[dict[Path, str], list[str]]:
+    """The pages as the results want them, and what is wrong with them that drawing cannot mend."""
+    wrong: list[str] = []
+    drawn = {path: _filled(path, text, results, wrong) for path, text in pages.items()}
+
+    def place(suite: str, table: str, where: Callable[[Path], bool]) -> None:
+        holders = [path for path, text in drawn.items() if where(path) and report.markers(suite)[0] in text]
+        if len(holders) != 1:
+            wrong.append(f"{suite}: expected its markers on one page, found them on {len(holders)}")
+        for path in holders[:1]:
+            drawn[path] = report.replace_between_markers(drawn[path], suite, table)
+
+    place("headline", headline(results), lambda path: path.name == "README.md")
+    tables = suite_tables(results)
+    for suite, table in tables.items():
+        place(suite, table, lambda path: path.name != "README.md")
+    for suite in report.SUITES:  # a suite without results shows nothing
+        if suite not in tables and any(report.markers(suite)[0] in text for text in drawn.values()):
+            place(suite, "", lambda path: path.name != "README.md")
+    for path, text in drawn.items():
+        watched = performance_section(text) if path.name == "README.md" else text
+        if path.name in ("README.md", "performance.md"):
+            wrong += [f"{path.name}: {told!r} has no result: write it with a key" for told in bare_numbers(watched)]
+    return drawn, wrong
+
+
+def _filled(path: Path, text: str, results: Sequence[Results], wrong: list[str]) -> str:
+    try:
+        return fill_numbers(text, results)
+    except NoResult as error:
+        wrong.append(f"{path.name}: {error}")
+        return text
+
+
+def read_pages(root: Path = ROOT) -> dict[Path, str]:
+    return {path: path.read_text() for path in (root / "README.md", *sorted((root / "docs").glob("*.md")))}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.evidence", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if a page would change or is wrong")
+    options = parser.parse_args(argv)
+    pages = read_pages()
+    drawn, wrong = draw(pages, load())
+    changed = [path for path in pages if pages[path] != drawn[path]]
+    for words in wrong:
+        print(words, file=sys.stderr)
+    for path in changed:
+        if options.check:
+            print(f"{path.name} does not say what the results say; make report draws it", file=sys.stderr)
+        else:
+            path.write_text(drawn[path])
+            print(f"drawn: {path.name}")
+    return int(bool(wrong) or (options.check and bool(changed)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

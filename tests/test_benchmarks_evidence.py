@@ -1,0 +1,128 @@
+"""What README and the docs show of the results: headlines, whole tables, numbers in the text, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import evidence, report, timing
+from benchmarks.evidence import Results
+
+README, PAGE = Path("README.md"), Path("docs/performance.md")
+
+
+def row(name: str, ours: float, **peers: float) -> dict[str, Any]:
+    variants = {key: {"cold": timing.summarize([us] * 3, 1).as_dict()} for key, us in peers.items()}
+    variants["robocache"] = {"cold": timing.summarize([ours] * 3, 1).as_dict(), "warm": {"median": ours / 2}}
+    made: dict[str, Any] = {"name": name, "variants": variants, "errors": {}, "share_of_bandwidth": 0.43}
+    return made | {"bytes": {"total": 1000}, "floor_us": 2.0}
+
+
+def file(suite: str, *rows: dict[str, Any], machine: str = "a-gpu", device: str = "cuda") -> Results:
+    facts = {"gpu": "A GPU", "driver": "1", "cuda": "13", "cpu": "A CPU", "threads": 2, "torch": "2.11"}
+    facts |= {"date": "2026-01-01", "git": {"commit": "c" * 40, "dirty": False}}
+    content = {"suite": suite, "device": device, "provenance": facts, "plan": {"repeats": 100}, "cases": list(rows)}
+    content["bandwidth"] = {"bytes_per_second": 4.2e12}
+    content["host"] = {"no_grad": {"clone": {"median": 5.5, "of_clone": 1.0}}}
+    return Results(machine, suite, content)
+
+
+ALIGN = file("align", row("fuse-256-128-bf16", 6.2, eager=77.4, compile=8.7), row("other", 12.0))
+GRAPHS = file("graphs", row("pipeline", 20.0, eager=90.0))
+
+
+def block(name: str, inside: str = "") -> str:
+    begin, end = report.markers(name)
+    return f"{begin}\n{inside}\n{end}\n"
+
+
+def pages(readme: str = "", page: str = "", suites: tuple[str, ...] = ("align", "graphs")) -> dict[Path, str]:
+    return {
+        README: f"# A\n\n## Performance\n\n{readme}\n{block('headline')}\n## B\n\nTakes 3 us, 4x as fast.\n",
+        PAGE: f"# P\n\n{page}\n" + "".join(block(suite) for suite in suites),
+    }
+
+
+def test_headlines_and_whole_tables_of_known_and_new_suites() -> None:
+    drawn, wrong = evidence.draw(pages(), [ALIGN, GRAPHS])
+    assert wrong == []
+    assert "| align | `fuse-256-128-bf16` | 6.20 | 77.4 | 8.70 (compile) | 1.40x | 43% |" in drawn[README]
+    assert "other" not in drawn[README] and "| graphs | `pipeline` |" in drawn[README]
+    assert "### align on A GPU" in drawn[PAGE] and "| other |" in drawn[PAGE]
+    assert "| case | robocache | P99 | eager |" in drawn[PAGE]  # graphs has no columns of its own
+    again, _ = evidence.draw(drawn, [ALIGN, GRAPHS])
+    assert again == drawn
+
+
+def test_each_machine_has_its_section() -> None:
+    other = file("align", row("cpu-fuse-256-128-bf16", 144.0, eager=4736.0), machine="a-cpu", device="cpu")
+    drawn, wrong = evidence.draw(pages(suites=("align",)), [ALIGN, other])
+    assert wrong == [] and drawn[PAGE].index("### align on A GPU") < drawn[PAGE].index("### align on A CPU, 2 threads")
+    assert drawn[README].count("| suite | case |") == 2
+
+
+def test_a_changed_result_changes_the_pages() -> None:
+    drawn, _ = evidence.draw(pages(), [ALIGN, GRAPHS])
+    faster = copy.deepcopy(ALIGN)
+    faster.content["cases"][0]["variants"]["robocache"]["cold"]["median"] = 6.1
+    again, _ = evidence.draw(drawn, [faster, GRAPHS])
+    assert again[README] != drawn[README] and again[PAGE] != drawn[PAGE]
+
+
+def test_a_suite_without_a_place_is_told() -> None:
+    _, wrong = evidence.draw(pages(suites=("align",)), [ALIGN, GRAPHS])
+    assert wrong == ["graphs: expected its markers on one page, found them on 0"]
+    drawn, wrong = evidence.draw(pages(suites=("align", "graphs", "voxelize")), [ALIGN, GRAPHS])
+    assert wrong == [] and drawn[PAGE].endswith(block("voxelize"))  # nothing measured, nothing shown
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("fuse-256-128-bf16#median", "6.20"),
+        ("fuse-256-128-bf16#p99", "6.20"),
+        ("fuse-256-128-bf16#warm.median", "3.10"),
+        ("fuse-256-128-bf16#eager.median", "77.4"),
+        ("fuse-256-128-bf16#ratio:compile", "1.40"),
+        ("fuse-256-128-bf16#share", "43"),
+        ("host#clone", "5.50"),
+        ("copy#GB/s", "4200"),
+    ],
+)
+def test_numbers_in_the_text_are_drawn(what: str, told: str) -> None:
+    drawn, wrong = evidence.draw(pages(f"It is <!-- n:a-gpu/align/{what} -->0<!-- /n --> us."), [ALIGN, GRAPHS])
+    assert wrong == [] and f"-->{told}<!-- /n --> us." in drawn[README]
+
+
+@pytest.mark.parametrize(
+    "key", ["a-gpu/align/no-such-row#median", "a-gpu/voxelize/x#median", "median", "a-gpu/align/other#eager.median"]
+)
+def test_a_number_without_a_result_is_told(key: str) -> None:
+    _, wrong = evidence.draw(pages(page=f"<!-- n:{key} -->7<!-- /n --> us"), [ALIGN, GRAPHS])
+    assert len(wrong) == 1 and key in wrong[0]
+
+
+@pytest.mark.parametrize("words", ["6.2 us", "14x faster", "1.4 x", "95 % of it", "4238 GB/s", "60 G points/s", "3 ms"])
+def test_bare_numbers_with_units_are_told(words: str) -> None:
+    for place in ({"readme": f"Takes {words}."}, {"page": f"Takes {words}."}):
+        _, wrong = evidence.draw(pages(**place), [ALIGN, GRAPHS])
+        assert len(wrong) == 1 and "has no result" in wrong[0], words
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["its 95 % confidence interval", "under 60 % of its floor", "`--limit 3 us`", "B = 32", "a 3x3 grid", "2e-5"],
+)
+def test_rules_code_and_sizes_are_no_numbers(words: str) -> None:
+    assert evidence.bare_numbers(words) == []
+
+
+def test_quick_and_partial_runs_and_test_summaries_are_no_evidence(tmp_path: Path) -> None:
+    folder = tmp_path / "a-gpu"
+    folder.mkdir()
+    for name, text in {"align": '{"cases": []', "align-quick": '{"cases": []', "tests-gpu": '{"tests": 1'}.items():
+        (folder / f"{name}.json").write_text(f'{text}, "device": "cuda"}}')
+    assert [(one.machine, one.suite) for one in evidence.load(tmp_path)] == [("a-gpu", "align")]
