@@ -12,13 +12,15 @@ ARGS ?=
 WORKERS ?= auto
 XDIST = -n $(WORKERS) --maxprocesses 12 --dist worksteal
 DATA ?=
+MINUTES ?= 2
+TOOLS ?=
 OUT ?= out
 
 C_FILES = $(wildcard csrc/*/*.c csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh csrc/*/*.inc tests/c/*.c tests/c/*.h examples/c/*.c)
 PYTHON_FILES = setup.py build_tools robocache tests examples benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: report
+.PHONY: report compare soak soak-gpu
 .PHONY: help venv build demo demo-voxelize test lint lint-c lint-python format test-gpu sanitize sanitize-gpu bench bench-gpu wheel clean
 
 help: ## List the targets
@@ -62,6 +64,12 @@ test: build ## Run the tests; without a GPU the GPU tests are left out and count
 bench: build ## Measure on the CPU
 	@$(PY) -m benchmarks --device cpu $(ARGS)
 
+soak: build ## Random work on the CPU for MINUTES=2, checked, memory flat
+	@$(PY) -m benchmarks.soak --device cpu --minutes $(MINUTES) $(ARGS)
+
+compare: $(VENV)/.packages ## The ratchet: BASE=<results> NEW=<results>, files or folders; fails when a case got slower
+	@$(PY) -m benchmarks.compare $(BASE) $(NEW) $(ARGS)
+
 report: $(VENV)/.packages ## Draw README's and the docs' tables and numbers from the committed results
 	@$(PY) -m benchmarks.evidence $(ARGS)
 
@@ -103,15 +111,13 @@ build-gpu:
 		$(GPU_ENV) ROBOCACHE_CUDA_ARCHS="$$archs" $(PYTHON) setup.py --quiet build_ext --inplace
 
 test-gpu: build-gpu ## Run every test with the GPU required: none may be skipped for want of it
-	@$(GPU_ENV) $(PYTHON) -m pytest --require-gpu $(XDIST) $(ARGS)
+	@$(GPU_ENV) $(PYTHON) -m pytest --require-gpu $(XDIST) -p build_tools.test_summary --summary tests-gpu $(ARGS)
 
-sanitize-gpu: build-gpu ## Run the marked GPU tests under compute-sanitizer's memcheck and racecheck
-	@command -v compute-sanitizer >/dev/null || { echo "error: compute-sanitizer is not on PATH" >&2; exit 1; }
-	@for tool in memcheck racecheck; do \
-		echo "compute-sanitizer --tool $$tool"; \
-		$(GPU_ENV) PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool --error-exitcode 1 --report-api-errors no \
-			$(PYTHON) -m pytest --require-gpu -m sanitize -p no:cacheprovider $(ARGS) || exit 1; \
-	done
+sanitize-gpu: build-gpu ## Run the marked GPU tests under compute-sanitizer; TOOLS=memcheck,racecheck,synccheck,initcheck
+	@$(GPU_ENV) $(PYTHON) -m build_tools.sanitize_gpu $(if $(TOOLS),--tools $(TOOLS)) $(ARGS)
+
+soak-gpu: build-gpu ## Random work on the GPU for MINUTES=2, checked, memory flat
+	@$(GPU_ENV) $(PYTHON) -m benchmarks.soak --device cuda --minutes $(MINUTES) $(ARGS)
 
 bench-gpu: build-gpu ## Measure on the GPU
 	@$(GPU_ENV) $(PYTHON) -m benchmarks --device cuda $(ARGS)

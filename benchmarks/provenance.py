@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import platform
 import re
@@ -131,9 +132,18 @@ def provenance(device: str, arguments: list[str]) -> dict[str, Any]:
     return without_paths(facts)
 
 
-def main() -> None:
-    import json
+def evidence_path(name: str, device: str) -> Path:
+    """Where the summary of a test run, a soak or a sanitizer run lies: beside the machine's results."""
+    return ROOT / "benchmarks" / "results" / machine_slug(device) / f"{name}.json"
 
+
+def write_summary(path: Path, summary: dict[str, Any]) -> None:
+    """Writes a summary; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(summary, indent=1) + "\n")
+
+
+def main() -> None:
     print(json.dumps(provenance("cuda" if torch.cuda.is_available() else "cpu", sys.argv[1:]), indent=2))
 
 
