@@ -8,6 +8,9 @@ PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 ARGS ?=
+# Another torch than the locked one, as pip says it: TORCH="==2.10.*". For a new virtual environment.
+TORCH ?=
+LOCKED_TORCH = $(shell sed -n 's/^torch==//p' requirements-dev.txt)
 # Parallel test processes: one a core, at most 12 (each holds torch, and on a GPU a context); 0: all in one process.
 WORKERS ?= auto
 XDIST = -n $(WORKERS) --maxprocesses 12 --dist worksteal
@@ -20,7 +23,7 @@ C_FILES = $(wildcard csrc/*/*.c csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh
 PYTHON_FILES = setup.py build_tools robocache tests examples benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: report compare soak soak-gpu
+.PHONY: report compare ratchet ratchet-gpu soak soak-gpu docs sbom audit lint-workflows
 .PHONY: help venv build demo demo-voxelize test lint lint-c lint-python format test-gpu sanitize sanitize-gpu bench bench-gpu wheel clean
 
 help: ## List the targets
@@ -37,7 +40,8 @@ $(VENV)/.created:
 
 $(VENV)/.packages: requirements-dev.txt $(VENV)/.created
 	@echo "installing the locked packages into $(VENV) (torch among them: this takes minutes the first time)"
-	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@sed 's/^torch==.*/torch$(or $(TORCH),==$(LOCKED_TORCH))/' requirements-dev.txt > $(VENV)/requirements.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
 	@touch $@
 
 # pip registers the package in place; what is compiled comes from `build`, which knows what is out of date.
@@ -64,11 +68,19 @@ test: build ## Run the tests; without a GPU the GPU tests are left out and count
 bench: build ## Measure on the CPU
 	@$(PY) -m benchmarks --device cpu $(ARGS)
 
+docs: build ## Check the pages: links, examples, make targets, tables and numbers
+	@$(PY) -m pytest -q tests/test_docs.py tests/test_voxel_docs.py $(ARGS)
+
 soak: build ## Random work on the CPU for MINUTES=2, checked, memory flat
 	@$(PY) -m benchmarks.soak --device cpu --minutes $(MINUTES) $(ARGS)
 
 compare: $(VENV)/.packages ## The ratchet: BASE=<results> NEW=<results>, files or folders; fails when a case got slower
 	@$(PY) -m benchmarks.compare $(BASE) $(NEW) $(ARGS)
+
+ratchet: build ## Measure on the CPU and compare with this machine's committed results; the report is out/ratchet.md
+	@rm -rf out/bench
+	@$(PY) -m benchmarks --device cpu --ours-only --results out/bench $(ARGS)
+	@$(PY) -m benchmarks.compare benchmarks/results/$$(ls out/bench) out/bench/* --markdown out/ratchet.md
 
 report: $(VENV)/.packages ## Draw README's and the docs' tables and numbers from the committed results
 	@$(PY) -m benchmarks.evidence $(ARGS)
@@ -80,7 +92,7 @@ wheel: $(VENV)/.packages ## Build a release wheel into dist/ and check its conte
 
 # ---- Lint -------------------------------------------------------------------------------------------------------
 
-lint: lint-c lint-python ## Check format, types and common mistakes
+lint: lint-c lint-python lint-workflows ## Check format, types and common mistakes
 
 lint-c: $(VENV)/.packages
 	@$(VENV)/bin/clang-format --dry-run -Werror $(C_FILES)
@@ -90,6 +102,9 @@ lint-python: $(VENV)/.packages
 	@$(VENV)/bin/ruff check $(wildcard $(PYTHON_FILES))
 	@$(VENV)/bin/ruff format --check $(wildcard $(PYTHON_FILES))
 	@$(VENV)/bin/mypy
+
+lint-workflows: $(VENV)/.packages
+	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 format: $(VENV)/.packages ## Rewrite the sources in the project's format
 	@$(VENV)/bin/clang-format -i $(C_FILES)
@@ -121,6 +136,28 @@ soak-gpu: build-gpu ## Random work on the GPU for MINUTES=2, checked, memory fla
 
 bench-gpu: build-gpu ## Measure on the GPU
 	@$(GPU_ENV) $(PYTHON) -m benchmarks --device cuda $(ARGS)
+
+ratchet-gpu: build-gpu ## Measure on the GPU and compare with this machine's committed results; the report is out/ratchet.md
+	@rm -rf out/bench
+	@$(GPU_ENV) $(PYTHON) -m benchmarks --device cuda --ours-only --results out/bench $(ARGS)
+	@$(GPU_ENV) $(PYTHON) -m benchmarks.compare benchmarks/results/$$(ls out/bench) out/bench/* --markdown out/ratchet.md
+
+# ---- Packages: what is installed and what is known against it -----------------------------------------------------
+
+AUDIT = $(VENV)-audit
+
+$(AUDIT)/.packages: requirements-audit.txt
+	@$(PYTHON) -m venv $(AUDIT)
+	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-audit.txt
+	@touch $@
+
+sbom: $(AUDIT)/.packages $(VENV)/.installed ## List what is installed as CycloneDX, out/sbom.json
+	@mkdir -p out
+	@$(AUDIT)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o out/sbom.json $(PY)
+	@echo "written: out/sbom.json"
+
+audit: $(AUDIT)/.packages ## Look the locked packages up for known vulnerabilities
+	@$(AUDIT)/bin/pip-audit --no-deps --disable-pip -r requirements-dev.txt
 
 # ---- Clean ------------------------------------------------------------------------------------------------------
 

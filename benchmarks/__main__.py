@@ -89,7 +89,7 @@ def make_plan(options: argparse.Namespace, suite: str) -> measure.Plan:
 
 def default_path(options: argparse.Namespace, suite: str) -> Path:
     partial = options.cases or options.filter or options.ours_only or options.host_only
-    part = "-quick" if options.quick else "-partial" if partial else ""
+    part = "" if options.results else "-quick" if options.quick else "-partial" if partial else ""
     folder = options.results or provenance.ROOT / "benchmarks" / "results"
     return Path(folder) / provenance.machine_slug(options.device) / f"{suite}{part}.json"
 

@@ -103,7 +103,7 @@ def graph_job(device: str, shapes: int = 12, held: int = 4) -> Job | None:
 
 
 def memory(device: str) -> dict[str, int]:
-    """Bytes held now: the process's resident memory without what malloc keeps free, and all that is taken of the device."""
+    """Bytes held now: the process's resident memory without what malloc keeps free, and what is taken of the device."""
     _LIBC.malloc_trim(0)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     held = {"host": pages * 4096}

@@ -39,7 +39,7 @@ def verdict(status: int, said: str) -> dict[str, Any]:
     """What a run's exit status and last words come to."""
     passed = [int(count) for count in _PASSED.findall(said)]
     errors = [int(first or second) for first, second in _ERRORS.findall(said)]
-    result = {"exit_status": status, "tests_passed": passed[-1] if passed else 0}
+    result: dict[str, Any] = {"exit_status": status, "tests_passed": passed[-1] if passed else 0}
     result["errors"] = sum(errors) if errors else None  # None: the tool did not say
     return {**result, "passed": status == 0 and result["tests_passed"] > 0 and errors != [] and sum(errors) == 0}
 
