@@ -1,7 +1,8 @@
 """Puts the committed results into README.md and docs: `python -m benchmarks.evidence [--check]`.
 
 - README.md shows a few headline rows of each suite and machine, between the markers of `headline`.
-- A page of docs/ shows every row of each suite with results, between the suite's markers.
+- A page of docs/ shows every row of each suite with results, between the suite's markers, and one, between those of
+  `runs`, what test runs, sanitizers and soaks left.
 - Numbers in running text are drawn, too: `<!-- n:KEY -->6.20<!-- /n -->` holds what KEY says. A key is
   `<machine>/<suite>/<case>#<what>`, where `what` is a statistic (`median`, `p99`, `warm.median`, `eager.median`),
   `ratio:eager` (that variant's median over ours), `share` (percent of the copy's bandwidth) or, with the case `host`,
@@ -183,10 +184,34 @@ def suite_tables(results: Sequence[Results]) -> dict[str, str]:
     return {suite: "\n\n".join(parts) for suite, parts in tables.items()}
 
 
+def runs(folder: Path = RESULTS) -> str:
+    """A table of the summaries that test runs, sanitizers and soaks left beside the results."""
+    rows = []
+    for path in sorted(folder.glob("*/*.json")):
+        content = json.loads(path.read_text())
+        if "kind" in content and not path.stem.endswith("-partial"):
+            facts = content["provenance"]
+            commit = (facts["git"]["commit"] or "unknown")[:12] + ("+" if facts["git"]["dirty"] else "")
+            rows.append([path.stem, path.parent.name, _run_words(content), facts["torch"], commit, facts["date"][:10]])
+    return report.markdown_table(("run", "machine", "outcome", "torch", "commit", "date"), rows) if rows else ""
+
+
+def _run_words(content: dict[str, Any]) -> str:
+    if content["kind"] == "tests":
+        bad = content["failures"] + content["errors"]
+        return f"{content['tests']} tests, {bad} failed, {content['skipped']} skipped, {content['time']:.0f} s"
+    if content["kind"] == "sanitize":
+        tools = content["tools"].items()
+        return "; ".join(f"{name}: {one['tests_passed']} tests, {one['errors']} errors" for name, one in tools)
+    rounds = sum(content["rounds"].values())
+    flat = {True: "memory flat", False: "memory grew", None: "too short for memory"}[content["memory_flat"]]
+    return f"{rounds} rounds in {content['seconds']:.0f} s, {len(content['failures'])} failures, {flat}"
+
+
 # ---- Pages -----------------------------------------------------------------------------------------------------------
 
 
-def draw(pages: dict[Path, str], results: Sequence[Results]) -> tuple[dict[Path, str], list[str]]:
+def draw(pages: dict[Path, str], results: Sequence[Results], summaries: str = "") -> tuple[dict[Path, str], list[str]]:
     """The pages as the results want them, and what is wrong with them that drawing cannot mend."""
     wrong: list[str] = []
     drawn = {path: _filled(path, text, results, wrong) for path, text in pages.items()}
@@ -199,6 +224,8 @@ def draw(pages: dict[Path, str], results: Sequence[Results]) -> tuple[dict[Path,
             drawn[path] = report.replace_between_markers(drawn[path], suite, table)
 
     place("headline", headline(results), lambda path: path.name == "README.md")
+    if summaries or any(report.markers("runs")[0] in text for text in drawn.values()):
+        place("runs", summaries, lambda path: path.name != "README.md")
     tables = suite_tables(results)
     for suite, table in tables.items():
         place(suite, table, lambda path: path.name != "README.md")
@@ -229,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; fail if a page would change or is wrong")
     options = parser.parse_args(argv)
     pages = read_pages()
-    drawn, wrong = draw(pages, load())
+    drawn, wrong = draw(pages, load(), runs())
     changed = [path for path in pages if pages[path] != drawn[path]]
     for words in wrong:
         print(words, file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,30 @@ def test_bare_numbers_with_units_are_told(words: str) -> None:
 )
 def test_rules_code_and_sizes_are_no_numbers(words: str) -> None:
     assert evidence.bare_numbers(words) == []
+
+
+def test_runs_are_shown_as_they_were_left(tmp_path: Path) -> None:
+    facts = {"git": {"commit": "d" * 40, "dirty": True}, "torch": "2.11", "date": "2026-01-02T03:04"}
+    left = {
+        "tests-gpu": {"kind": "tests", "tests": 9, "failures": 1, "errors": 1, "skipped": 2, "time": 138.4},
+        "sanitize-gpu": {"kind": "sanitize", "tools": {"memcheck": {"tests_passed": 12, "errors": 0}}},
+        "soak": {"kind": "soak", "rounds": {"align": 5, "graphs": 6}, "seconds": 120.2, "failures": []},
+        "tests-gpu-partial": {"kind": "tests"},
+    }
+    left["soak"]["memory_flat"] = True
+    (tmp_path / "a-gpu").mkdir()
+    for name, content in left.items():
+        (tmp_path / "a-gpu" / f"{name}.json").write_text(json.dumps({**content, "provenance": facts}))
+    table = evidence.runs(tmp_path)
+    assert "| tests-gpu | a-gpu | 9 tests, 2 failed, 2 skipped, 138 s | 2.11 | dddddddddddd+ | 2026-01-02 |" in table
+    assert "memcheck: 12 tests, 0 errors" in table and "11 rounds in 120 s, 0 failures, memory flat" in table
+    assert len(table.splitlines()) == 5
+    given = pages()
+    _, wrong = evidence.draw(given, [ALIGN, GRAPHS], table)
+    assert wrong == ["runs: expected its markers on one page, found them on 0"]
+    given[PAGE] += block("runs")
+    drawn, wrong = evidence.draw(given, [ALIGN, GRAPHS], table)
+    assert wrong == [] and table in drawn[PAGE]
 
 
 def test_quick_and_partial_runs_and_test_summaries_are_no_evidence(tmp_path: Path) -> None:
