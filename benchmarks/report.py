@@ -48,7 +48,7 @@ def _best_compile(row: dict[str, Any]) -> float | None:
 def _cells(row: dict[str, Any]) -> list[str]:
     ours = _median(row, "robocache")
     if ours is None:
-        return [row["name"], "error", *["-"] * 8]
+        return [row["name"], "error", *["-"] * (len(HEADER) - 2)]
     cold = row["variants"]["robocache"]["cold"]
     eager, compiled = _median(row, "eager"), _best_compile(row)
     peers = [v for v in (eager, compiled) if v is not None]
@@ -65,16 +65,28 @@ def _cells(row: dict[str, Any]) -> list[str]:
         microseconds(row.get("floor_us")),
         f"{share:.0%}" if share is not None else "-",
         f"{row['bytes']['total'] / 1e6:.2f}",
+        microseconds(_wall(row, "robocache")),
+        microseconds(_wall(row, "eager")),
     ]
 
 
-HEADER = ("case", "robocache", "P99", "warm", "eager", "compile", "vs best peer", "floor", "of bandwidth", "MB")
+def _wall(row: dict[str, Any], variant: str) -> float | None:
+    """Wall time of a plain call, host and device together; the CPU's times are that already."""
+    return row["variants"].get(variant, {}).get("eager_wall_us")
+
+
+HEADER = (
+    *("case", "robocache", "P99", "warm", "eager", "compile", "vs best peer", "floor", "of bandwidth", "MB"),
+    *("wall", "eager wall"),
+)
 
 
 def _voxel_header(device: str) -> tuple[str, ...]:
-    device_columns = ("floor", "of bandwidth") if device == "cuda" else ("numpy",)
+    cuda = device == "cuda"
     return (
-        *("case", "robocache", "P99", "eager", "compile", *device_columns, "vs best peer", "MB"),
+        *("case", "robocache", "P99", *(("warm",) if cuda else ()), "eager", "compile"),
+        *(("floor", "of bandwidth") if cuda else ("numpy",)),
+        *("vs best peer", "MB", *(("wall", "eager wall") if cuda else ())),
         *("M points/s", "vs uniform", "bar"),
     )
 
@@ -92,8 +104,11 @@ def _voxel_cells(row: dict[str, Any], results: dict[str, Any]) -> list[str]:
         "case": row["name"],
         "robocache": f"{microseconds(ours)} ± {(cold['ci95'][1] - cold['ci95'][0]) / 2:.2g}",
         "P99": microseconds(cold["p99"]),
+        "warm": microseconds(_median(row, "robocache", "warm")),
         "eager": microseconds(_median(row, "eager")),
         "compile": microseconds(_best_compile(row)),
+        "wall": microseconds(_wall(row, "robocache")),
+        "eager wall": microseconds(_wall(row, "eager")),
         "floor": microseconds(row.get("floor_us")),
         "of bandwidth": f"{share:.0%}" if share is not None else "-",
         "numpy": microseconds(_median(row, "numpy")),
