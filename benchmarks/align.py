@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from . import peers
+from . import align_families, peers
 from .cases import Case, Inputs, bind_op, bind_public, build, call_public, has_plain_op
 from .measure import (
     CheckFailed,
@@ -21,6 +21,7 @@ from .measure import (
     ratios,
     ulps,
 )
+from .peer_set import Binder, Family, choose, compile_modes, time_peer, variant_of
 from .timing import Timer
 from .traffic import bytes_moved
 
@@ -63,22 +64,37 @@ def _sets(case: Case, plan: Plan) -> list[Inputs]:
     return [first] + [build(case, plan.device, seed=k) for k in range(1, count)]
 
 
-def _peer(function: Callable[..., Any], inputs: Inputs) -> Callable[[], Any]:
-    arguments = peers.peer_arguments(inputs)
-    return lambda: function(*arguments)
+def _obvious(function: Callable[..., Any]) -> Binder:
+    """Binds the obvious torch code, eager or compiled."""
+
+    def bind(inputs: Inputs) -> Callable[[], Any]:
+        arguments = peers.peer_arguments(inputs)
+        return lambda: function(*arguments)
+
+    return bind
 
 
-def _peer_functions(case: Case, plan: Plan) -> dict[str, Callable[..., Any]]:
-    if plan.ours_only or not peers.supports(case):
-        return {}
-    function = peers.obvious(case)
-    found: dict[str, Callable[..., Any]] = {"eager": function}
-    if plan.compile_all or case.tags & {"numbers", "int64", "random"}:
-        for mode in plan.compile_modes:
-            torch._dynamo.reset()
-            name = "compile" if mode == "default" else f"compile-{mode}"
-            found[name] = torch.compile(function, mode=None if mode == "default" else mode, dynamic=False)
-    return found
+def _compiled(function: Callable[..., Any], mode: str) -> Binder:
+    torch._dynamo.reset()
+    return _obvious(torch.compile(function, mode=None if mode == "default" else mode, dynamic=False))
+
+
+def _peers(case: Case, plan: Plan) -> tuple[dict[str, tuple[Binder, Family | None]], dict[str, str]]:
+    """The row's peers by name, and why the others are absent."""
+    if plan.ours_only:
+        return {}, {}
+    chosen, absent = choose(align_families.FAMILIES, case, plan.device)
+    found: dict[str, tuple[Binder, Family | None]] = {}
+    modes, uncompiled = compile_modes(plan, bool(case.tags & {"numbers", "int64", "random"}), "numbers" in case.tags)
+    reason = align_families.no_torch(case)
+    if reason is None:
+        function = peers.obvious(case)
+        found["eager"] = (_obvious(function), None)
+        found |= {variant_of(mode): (_compiled(function, mode), None) for mode in modes}
+        absent |= uncompiled
+    else:
+        absent |= dict.fromkeys(["eager", *uncompiled, *map(variant_of, modes)], reason)
+    return found | {name: (family.bind, family) for name, family in chosen.items()}, absent
 
 
 def run_case(case: Case, plan: Plan, timer: Timer, bandwidth: float | None, say: Say) -> dict[str, Any]:
@@ -98,16 +114,14 @@ def run_case(case: Case, plan: Plan, timer: Timer, bandwidth: float | None, say:
         row["variants"]["robocache"] = measure(calls, timer, plan)
         if plan.device == "cuda" and has_plain_op(case):
             optional(row, "op", lambda: measure([bind_op(i) for i in sets], timer, plan))
-        for name, function in _peer_functions(case, plan).items():
+        found, row["absent"] = _peers(case, plan)
+        for name, (binder, family) in found.items():
             say(name)
-            optional(row, name, lambda n=name, f=function: _peer_row(case, n, f, sets, ours, timer, plan))
+
+            def time_it(name: str = name, binder: Binder = binder, family: Family | None = family) -> dict[str, Any]:
+                calls = [binder(inputs) for inputs in sets]
+                return time_peer(calls, lambda got: check_peer(case, name, got, ours), timer, plan, family)
+
+            optional(row, name, time_it)
     ratios(row, bandwidth)
     return row
-
-
-def _peer_row(
-    case: Case, name: str, function: Callable[..., Any], sets: list[Inputs], ours: Any, timer: Timer, plan: Plan
-) -> dict[str, Any]:
-    calls = [_peer(function, inputs) for inputs in sets]
-    agreement = check_peer(case, name, calls[0](), ours)
-    return {**measure(calls, timer, plan), **agreement}

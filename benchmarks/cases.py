@@ -228,6 +228,10 @@ KIND_CASES: tuple[Case, ...] = (
         "state-512x500x14-250-fp32", 512, 500, 14, 250, "fp32", kind=_STATE, time_dtype="i64", tags=("gpu", "kinds")
     ),
     _single("lengths-512x500x64-250-bf16", 512, 500, 64, 250, "bf16", layout="lengths", tags=("gpu", "ragged")),
+    # A whole recording on one clock: the one shape that interpolators of one axis take in one call.
+    _single(
+        "recording-1x100000x14-20000-fp32", 1, 100_000, 14, 20_000, "fp32", time_dtype="fp64", tags=("gpu", "recording")
+    ),
     _single("windows-1024x500x64-16-bf16", 1024, 500, 64, 16, "bf16", layout="rows", tags=("gpu", "ragged")),
     Case(
         "robot-64-100-mixed",

@@ -14,12 +14,17 @@ from torch import Tensor
 from .cases import Case, Inputs
 
 
-def supports(case: Case) -> bool:
-    """True where the obvious code computes what the case asks."""
-    plain = all(
+def plain(case: Case) -> bool:
+    """True for a case without masks, gaps, offsets and ends other than clamped ones."""
+    plain_streams = all(
         (s.max_gap, s.tolerance, s.time_offset) == (None, None, None) and s.extrapolate == "clamp" for s in case.streams
     )
-    return plain and case.layout != "rows" and not case.return_valid
+    return plain_streams and not case.return_valid
+
+
+def supports(case: Case) -> bool:
+    """True where the obvious code computes what the case asks."""
+    return plain(case) and case.layout != "rows"
 
 
 def _rows(values: Tensor, index: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a user would write in plain torch for the voxelize cases, eager and compiled; on the CPU also in NumPy.
+"""What a user would write in plain torch for the voxelize cases, eager and compiled; on the CPU in NumPy and SciPy too.
 
 Cell by floor and range test, then index_fill_, index_add_ or scatter_reduce_ into the grid; sparse voxels by sort and
 cumulative sum, so that nothing waits for the device. Points outside go to one more cell at the end that is cut off, so
@@ -205,7 +205,7 @@ def bind_peer(function: Callable[..., Any], inputs: VoxelInputs) -> Callable[[],
     return lambda: function(inputs.points, inputs.features)
 
 
-# ---- NumPy ---------------------------------------------------------------------------------------------------------
+# ---- NumPy and SciPy -----------------------------------------------------------------------------------------------
 
 
 def has_numpy(case: VoxelCase) -> bool:
@@ -241,5 +241,26 @@ def bind_numpy(inputs: VoxelInputs) -> Callable[[], Tensor]:
             np.maximum.at(grid, cell, features[inside])
             grid[np.isneginf(grid)] = 0
         return torch.from_numpy(grid).view(1, *case.size, *grid.shape[1:])
+
+    return call
+
+
+def bind_scipy(inputs: VoxelInputs) -> Callable[[], Tensor]:
+    """A one-sample count, mean or maximum by `scipy.stats.binned_statistic_dd`."""
+    from scipy.stats import binned_statistic_dd
+
+    case, name = inputs.case, inputs.case.reduce[0]
+    points = inputs.points[0].numpy()
+    values = np.zeros(len(points)) if inputs.features is None else inputs.features[0].numpy().T  # [C, N]
+    edges = [
+        low + edge * np.arange(cells + 1) for low, edge, cells in zip(case.grid_min, case.voxel, case.size, strict=True)
+    ]
+
+    def call() -> Tensor:
+        got = binned_statistic_dd(points, values, name, bins=edges).statistic
+        if name == "count":
+            return torch.from_numpy(got.astype(np.int32)).view(1, *case.size)
+        grid = np.nan_to_num(np.moveaxis(got, 0, -1).astype(np.float32), copy=False)  # empty cells are NaN
+        return torch.from_numpy(grid)[None]
 
     return call

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
+from . import voxel_families
 from .measure import Plan, Say, measure, optional, ratios
+from .peer_set import Binder, Family, choose, compile_modes, time_peer, variant_of
 from .timing import Timer
 from .voxel_cases import VoxelCase
 from .voxel_checks import LARGEST_REFERENCE, bytes_moved, check_ours, check_peer
 from .voxel_inputs import VoxelInputs, bind, build, flat
-from .voxel_peers import bind_numpy, bind_peer, has_numpy, obvious
+from .voxel_peers import bind_peer, obvious
 
 _compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}  # of the last base: its other rows have the same shapes
 
@@ -39,27 +41,17 @@ def _compile(case: VoxelCase, mode: str) -> Callable[..., Any]:
     return _compiled[key]
 
 
-def _peers(case: VoxelCase, plan: Plan) -> dict[str, Callable[[VoxelInputs], Callable[[], Any]]]:
-    """Binders of the peers by name."""
+def _peers(case: VoxelCase, plan: Plan) -> tuple[dict[str, tuple[Binder, Family | None]], dict[str, str]]:
+    """Binders of the row's peers by name, and why the others are absent."""
     if plan.ours_only:
-        return {}
-    found: dict[str, Callable[[VoxelInputs], Callable[[], Any]]] = {}
-    found["eager"] = lambda inputs: bind_peer(obvious(case), inputs)
-    if case.compiled or plan.compile_all:
-        for mode in plan.compile_modes:
-            name = "compile" if mode == "default" else f"compile-{mode}"
-            found[name] = lambda inputs, m=mode: bind_peer(_compile(case, m), inputs)
-    if plan.device == "cpu" and has_numpy(case):
-        found["numpy"] = bind_numpy
-    return found
-
-
-def _peer_row(
-    case: VoxelCase, name: str, binder: Any, sets: list[VoxelInputs], ours: list[torch.Tensor], timer: Timer, plan: Plan
-) -> dict[str, Any]:
-    calls = [binder(inputs) for inputs in sets]
-    agreement = check_peer(case, name, calls[0](), ours)
-    return {**measure(calls, timer, plan), **agreement}
+        return {}, {}
+    chosen, absent = choose(voxel_families.FAMILIES, case, plan.device)
+    found: dict[str, tuple[Binder, Family | None]] = {}
+    found["eager"] = (lambda inputs: bind_peer(obvious(case), inputs), None)
+    modes, uncompiled = compile_modes(plan, case.compiled, case.compiled and case.base is None)
+    for mode in modes:
+        found[variant_of(mode)] = (lambda inputs, m=mode: bind_peer(_compile(case, m), inputs), None)
+    return found | {name: (family.bind, family) for name, family in chosen.items()}, absent | uncompiled
 
 
 def run_case(case: VoxelCase, plan: Plan, timer: Timer, bandwidth: float | None, say: Say) -> dict[str, Any]:
@@ -74,9 +66,15 @@ def run_case(case: VoxelCase, plan: Plan, timer: Timer, bandwidth: float | None,
         row["bytes"] = bytes_moved(sets[0], ours)
         say("robocache")
         row["variants"]["robocache"] = measure([bind(inputs, plan.device) for inputs in sets], timer, plan)
-        for name, binder in _peers(case, plan).items():
+        found, row["absent"] = _peers(case, plan)
+        for name, (binder, family) in found.items():
             say(name)
-            optional(row, name, lambda n=name, b=binder: _peer_row(case, n, b, sets, ours, timer, plan))
+
+            def time_it(name: str = name, binder: Binder = binder, family: Family | None = family) -> dict[str, Any]:
+                calls = [binder(inputs) for inputs in sets]
+                return time_peer(calls, lambda got: check_peer(case, name, got, ours), timer, plan, family)
+
+            optional(row, name, time_it)
     ratios(row, bandwidth)
     row["points_per_second"] = case.all_points / (row["variants"]["robocache"]["cold"]["median"] * 1e-6)
     return row
