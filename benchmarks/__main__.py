@@ -17,7 +17,20 @@ from typing import Any
 
 import torch
 
-from . import align, cases, dispatch, graphs, measure, provenance, store, timing, voxel_cases, voxelize
+from . import (
+    align,
+    attention,
+    attention_cases,
+    cases,
+    dispatch,
+    graphs,
+    measure,
+    provenance,
+    store,
+    timing,
+    voxel_cases,
+    voxelize,
+)
 from .host import FUNCTIONS, run_host
 from .report import SUITES, line, text_table
 
@@ -27,12 +40,14 @@ _SELECT: dict[str, Callable[..., list[Any]]] = {
     "voxelize": voxel_cases.select,
     "graphs": graphs.select,
     "store": store.select,
+    "attention": attention_cases.select,
 }
 _RUN: dict[str, Callable[..., dict[str, Any]]] = {
     "align": align.run_case,
     "voxelize": voxelize.run_case,
     "graphs": graphs.run_case,
     "store": store.run_case,
+    "attention": attention.run_case,
 }
 _TINY = (2, 2000, 16)  # samples, points and cells an axis of a quick voxelize row
 
@@ -47,7 +62,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--quick",
         action="store_true",
         help="few repeats, no compiled peers; align: the published rows; voxelize: every row of either device, tiny; "
-        "store: one row",
+        "store: one row; attention: short sequences",
     )
     parser.add_argument("--ours-only", action="store_true", help="no peers")
     parser.add_argument("--repeats", type=int, help="timings a variant (default 100; quick 20)")
@@ -107,7 +122,9 @@ def select(options: argparse.Namespace, suite: str) -> list[Any]:
     chosen = _SELECT[suite](options.device, options.cases)
     if tiny and not options.cases:
         chosen = list(voxel_cases.CASES)
-    if options.quick and not options.cases and not tiny:
+    if options.quick and suite == "attention":
+        chosen = [case for case in chosen if case.seq <= 256]
+    elif options.quick and not options.cases and not tiny:
         chosen = [case for case in chosen if "numbers" in case.tags and "int64" not in case.tags]
     if options.filter:
         chosen = [case for case in chosen if options.filter in case.name]
@@ -199,7 +216,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     options = parse(arguments)
     if options.list:
-        for case in (*cases.CASES, *voxel_cases.CASES, *graphs.CASES, *store.CASES):
+        for case in (*cases.CASES, *voxel_cases.CASES, *graphs.CASES, *store.CASES, *attention_cases.CASES):
             print(f"{case.name:44} {' '.join(sorted(case.tags))}")
         return 0
     chosen = {suite: select(options, suite) for suite in options.suite}

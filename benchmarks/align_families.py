@@ -37,7 +37,7 @@ def no_torch(case: Case) -> str | None:
 def _beyond(case: Case, kinds: frozenset[str], library: str) -> str | None:
     """Why a library with these kinds cannot do a case."""
     missing = sorted(_kinds(case) - kinds)
-    return _options(case) or (f"{library} has no {', '.join(missing)}" if missing else None)
+    return _options(case) or (f"{library}: no {', '.join(missing)}" if missing else None)
 
 
 def no_triton(case: Case) -> str | None:
@@ -61,7 +61,7 @@ def no_cupy(case: Case) -> str | None:
 
 
 def no_numpy(case: Case) -> str | None:
-    return _beyond(case, scipy_align.NUMPY_KINDS, "NumPy's searchsorted and a lerp")
+    return _beyond(case, scipy_align.NUMPY_KINDS, "searchsorted and a lerp in NumPy")
 
 
 def no_interp(case: Case) -> str | None:

@@ -56,6 +56,12 @@ def median(row: dict[str, Any], variant: str = "robocache") -> float | None:
     return value
 
 
+def peer_medians(row: dict[str, Any]) -> dict[str, float]:
+    """Microseconds of every peer of a row; our own operator is none."""
+    found = {name: median(row, name) for name in row["variants"] if name not in ("robocache", "op")}
+    return {name: one for name, one in found.items() if one is not None}
+
+
 def of_base(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> float | None:
     """The row's time as a multiple of that of the row with uniform points."""
     base = next((one for one in rows if one["name"] == row.get("base")), None)

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .bars import of_base, store_verdict, verdict
+from . import attention
+from .bars import of_base, peer_medians, store_verdict, verdict
 
-SUITES = ("align", "voxelize", "graphs", "store", "dispatch")
+SUITES = ("align", "voxelize", "graphs", "store", "dispatch", "attention")
 
 
 def markers(suite: str) -> tuple[str, str]:
@@ -51,7 +52,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         return [row["name"], "error", *["-"] * (len(HEADER) - 2)]
     cold = row["variants"]["robocache"]["cold"]
     eager, compiled = _median(row, "eager"), _best_compile(row)
-    peers = [v for v in (eager, compiled) if v is not None]
+    peers = peer_medians(row).values()
     half = (cold["ci95"][1] - cold["ci95"][0]) / 2
     share = row.get("share_of_bandwidth")
     return [
@@ -97,8 +98,7 @@ def _voxel_cells(row: dict[str, Any], results: dict[str, Any]) -> list[str]:
     if ours is None:
         return [row["name"], "error", *["-"] * (len(header) - 2)]
     cold = row["variants"]["robocache"]["cold"]
-    peers = [_median(row, name) for name in row["variants"] if name != "robocache"]
-    best = min((one for one in peers if one is not None), default=None)
+    best = min(peer_medians(row).values(), default=None)
     share, ratio = row.get("share_of_bandwidth"), of_base(row, results["cases"])
     cells = {
         "case": row["name"],
@@ -179,12 +179,8 @@ def _store_cells(row: dict[str, Any], results: dict[str, Any]) -> list[str]:
 
 def _table(results: dict[str, Any]) -> tuple[Sequence[str], list[list[str]]]:
     """Header and rows of a suite's cases."""
-    if suite_of(results) == "store":
-        return STORE_HEADER, [_store_cells(row, results) for row in results["cases"]]
-    if suite_of(results) == "dispatch":
-        from . import dispatch
-
-        return dispatch.HEADER, [dispatch.cells(name, found) for name, found in results["summaries"].items()]
+from . import attention
+from .bars import of_base, peer_medians, store_verdict, verdict
     if suite_of(results) == "align":
         return HEADER, [_cells(row) for row in results["cases"]]
     if suite_of(results) == "graphs":

@@ -252,12 +252,11 @@ def bind_scipy(inputs: VoxelInputs) -> Callable[[], Tensor]:
     case, name = inputs.case, inputs.case.reduce[0]
     points = inputs.points[0].numpy()
     values = np.zeros(len(points)) if inputs.features is None else inputs.features[0].numpy().T  # [C, N]
-    edges = [
-        low + edge * np.arange(cells + 1) for low, edge, cells in zip(case.grid_min, case.voxel, case.size, strict=True)
-    ]
+    low, edge = np.asarray(case.grid_min, np.float32), np.asarray(case.voxel, np.float32)
+    faces = [np.arange(cells + 1.0) for cells in case.size]  # in cells, so that faces are whole numbers
 
     def call() -> Tensor:
-        got = binned_statistic_dd(points, values, name, bins=edges).statistic
+        got = binned_statistic_dd((points - low) / edge, values, name, bins=faces).statistic
         if name == "count":
             return torch.from_numpy(got.astype(np.int32)).view(1, *case.size)
         grid = np.nan_to_num(np.moveaxis(got, 0, -1).astype(np.float32), copy=False)  # empty cells are NaN
