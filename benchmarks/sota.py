@@ -1,0 +1,245 @@
+"""The side-by-side report: `python -m benchmarks.sota [--machine FOLDER ...] [--out docs/plots] [--check]`.
+
+Reads the committed results and writes, all from them alone: the plots and their index into docs/plots/, the page
+docs/comparison.md, and into docs/performance.md, between their markers, the plots' links and the list of rows that are
+not the fastest or stay under 60 % of their bound. Exit status 1 where a row of that list has no reason, or, with
+`--check`, where a page or the index does not say what the results say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import report
+from .bars import median, peer_medians
+from .findings import NOT_COMPARED, Finding, comparable, fastest_peer, findings, missing, reason_of, stale, suite_of
+from .plots import draw, planned
+from .provenance import ROOT
+from .reasons import REASONS, Reason
+
+RESULTS = ROOT / "benchmarks" / "results"
+PLOTS = ROOT / "docs" / "plots"
+PAGE = ROOT / "docs" / "comparison.md"
+PERFORMANCE = ROOT / "docs" / "performance.md"
+INDEX = "index.json"
+_SKIPPED = ("-quick", "-partial")  # endings of files that are no full run
+
+
+def paths(folder: Path = RESULTS, machines: Sequence[str] = ()) -> list[Path]:
+    """The files of full runs, those of GPUs first."""
+    found = [
+        path
+        for path in folder.glob("*/*.json")
+        if not path.stem.endswith(_SKIPPED) and (not machines or path.parent.name in machines)
+    ]
+    return sorted((path for path in found if "cases" in json.loads(path.read_text())), key=_order)
+
+
+def _order(path: Path) -> tuple[bool, str, str]:
+    return json.loads(path.read_text()).get("device") != "cuda", path.parent.name, path.stem
+
+
+def load(files: Sequence[Path]) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in files]
+
+
+def plots(results: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """File names, relative to docs/plots/, and captions of the plots that results give. Nothing is drawn."""
+    return [(plot.file, plot.caption) for one in results for plot in planned(one)]
+
+
+def plots_markdown(results: Sequence[dict[str, Any]]) -> str:
+    """The plots as images, for a page in docs/."""
+    return "\n\n".join(f"![{caption}](plots/{file})" for file, caption in plots(results))
+
+
+# ---- Rows that are not the fastest or far under their bound --------------------------------------------------------
+
+
+def all_findings(results: Sequence[dict[str, Any]]) -> list[Finding]:
+    return [finding for one in results for finding in findings(one)]
+
+
+def findings_markdown(results: Sequence[dict[str, Any]], reasons: Sequence[Reason] = REASONS) -> str:
+    """A table a results file of the rows that are not the fastest or under their bound, with the reasons."""
+    parts = []
+    for one in results:
+        if suite_of(one) in NOT_COMPARED:
+            continue
+        rows = [[f"`{f.case}`", f.words(), reason_of(f, reasons) or "**no reason is given**"] for f in findings(one)]
+        title = f"**{suite_of(one)}**, {report._machine(one)}"
+        compared = sum(1 for row in one["cases"] if comparable(row))
+        if not rows:
+            parts.append(f"{title}: none of {compared} rows.")
+            continue
+        table = ["| case | how far | why |", "|---|---|---|", *("| " + " | ".join(row) + " |" for row in rows)]
+        parts.append(f"{title}: {len(rows)} of {compared} rows.\n\n" + "\n".join(table))
+    return "\n\n".join(parts)
+
+
+# ---- The page ------------------------------------------------------------------------------------------------------
+
+
+def _peer_names(results: dict[str, Any]) -> list[str]:
+    """Peers that some row has, in the order of their first appearance."""
+    return list(dict.fromkeys(name for row in results["cases"] if comparable(row) for name in peer_medians(row)))
+
+
+def ratio_table(results: dict[str, Any]) -> str:
+    """Ours in microseconds, each peer's time over ours, and who is fastest."""
+    names = _peer_names(results)
+    short = {"compile-max-autotune-no-cudagraphs": "max-autotune"}
+    header = ["case", "robocache us", *(short.get(name, name) for name in names), "fastest"]
+    lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(names) + 1) + "---|"]
+    for row in results["cases"]:
+        ours = median(row) if comparable(row) else None
+        if ours is None:
+            lines.append("| " + " | ".join([row["name"], "error", *["-"] * (len(names) + 1)]) + " |")
+            continue
+        peers, best = peer_medians(row), fastest_peer(row)
+        ratios = [f"{peers[name] / ours:.2f}x" if name in peers else "-" for name in names]
+        winner = "-" if best is None else "robocache" if best[1] >= 1 else short.get(best[0], best[0])
+        lines.append("| " + " | ".join([row["name"], report._us(ours), *ratios, winner]) + " |")
+    return "\n".join(lines)
+
+
+def absent_list(results: dict[str, Any]) -> str:
+    """Why peers are absent, a line a reason; rows past the third of a line are counted."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for row in results["cases"]:
+        for name, reason in row.get("absent", {}).items():
+            rows.setdefault((name, reason), []).append(row["name"])
+    lines = []
+    for (name, reason), cases in rows.items():
+        told = ", ".join(f"`{case}`" for case in cases[:3]) + (f" and {len(cases) - 3} more" if len(cases) > 3 else "")
+        lines.append(f"- *{name}*: {reason} ({told})")
+    return "\n".join(lines)
+
+
+def summary(results: dict[str, Any]) -> str:
+    """In one sentence: of how many rows, how many robocache is the fastest in, and against which peers."""
+    best = [one for row in results["cases"] if comparable(row) and (one := fastest_peer(row)) is not None]
+    won = sum(1 for _, ratio in best if ratio >= 1)
+    return f"RoboCache is the fastest in {won} of the {len(best)} rows that have a peer."
+
+
+def section(results: dict[str, Any]) -> str:
+    """One results file's part of the page."""
+    suite = suite_of(results)
+    parts = [f"## {suite}, {report._machine(results)}"]
+    if suite in NOT_COMPARED:
+        parts.append(report.markdown({**results, "host": {}}))
+    else:
+        parts += [report._caption(results), summary(results), ratio_table(results)]
+    absent = absent_list(results)
+    if absent:
+        parts.append("Not timed:\n\n" + absent)
+    images = plots_markdown([results])
+    return "\n\n".join([*parts, images] if images else parts)
+
+
+def page(results: Sequence[dict[str, Any]], reasons: Sequence[Reason] = REASONS, whole: bool = True) -> str:
+    """The whole of docs/comparison.md; of a part of the results no reason is called stale."""
+    gone = stale(all_findings(results), reasons) if whole else []
+    parts = [
+        "# Side by side",
+        "Drawn by `python -m benchmarks.sota` from [benchmarks/results](../benchmarks/results); a test fails when this "
+        "page differs from them. How it is measured, and what the peers compute, stands in "
+        "[performance.md](performance.md). A peer's column is its time over RoboCache's: above 1, RoboCache is faster. "
+        "A dash: the peer was not timed in that row; results written since the reasons are recorded say why.",
+        *(section(one) for one in results),
+        "## Where it is not the fastest, or under 60 % of its bound",
+        "The bound is the bandwidth that a large copy reaches in the same run; CPU rows, whose inputs lie in caches, "
+        "have none.",
+        findings_markdown(results, reasons),
+    ]
+    if gone:
+        lines = "\n".join(f"- {reason.suite}, {reason.device}: `{pattern}`" for reason, pattern in gone)
+        parts.append("Reasons that speak of no such row any more:\n\n" + lines)
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+# ---- Index, writing and checking -----------------------------------------------------------------------------------
+
+
+def index(files: Sequence[Path], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What docs/plots/index.json says: the plots, and the SHA-256 of each results file that they are drawn from."""
+    return {
+        "results": {f"{path.parent.name}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
+        "plots": [{"file": file, "caption": caption} for file, caption in plots(results)],
+    }
+
+
+def _performance(text: str, results: Sequence[dict[str, Any]]) -> str:
+    text = report.replace_between_markers(text, "findings", findings_markdown(results))
+    return report.replace_between_markers(text, "plots", plots_markdown(results))
+
+
+def check(files: Sequence[Path], results: Sequence[dict[str, Any]], folder: Path) -> list[str]:
+    """What does not say what the results say."""
+    wrong = []
+    kept = folder / INDEX
+    if not kept.is_file() or json.loads(kept.read_text()) != index(files, results):
+        wrong.append(f"{folder.name}/{INDEX} is not of these results")
+    names = {file for file, _ in plots(results)}
+    wrong += [f"{folder.name}/{name} is missing" for name in sorted(names) if not (folder / name).is_file()]
+    wrong += [f"{folder.name}/{p.name} is of no results" for p in sorted(folder.glob("*.svg")) if p.name not in names]
+    if not PAGE.is_file() or PAGE.read_text() != page(results):
+        wrong.append(f"{PAGE.name} differs from the results")
+    if _performance(PERFORMANCE.read_text(), results) != PERFORMANCE.read_text():
+        wrong.append(f"{PERFORMANCE.name} differs from the results")
+    return wrong
+
+
+def write(files: Sequence[Path], results: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Draws the plots, drops those of results that are gone, and writes index and pages."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {file for file, _ in plots(results)}
+    for path in folder.glob("*.svg"):
+        if path.name not in names:
+            path.unlink()
+    draw(results, folder)
+    (folder / INDEX).write_text(json.dumps(index(files, results), indent=1) + "\n")
+    PAGE.write_text(page(results))
+    PERFORMANCE.write_text(_performance(PERFORMANCE.read_text(), results))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sota", description=__doc__)
+    parser.add_argument("--machine", action="append", help="a folder of benchmarks/results; prints its part and stops")
+    parser.add_argument("--out", type=Path, default=PLOTS, help="folder of the plots (default docs/plots)")
+    parser.add_argument("--check", action="store_true", help="change nothing, fail if something would change")
+    options = parser.parse_args(argv)
+    files = paths(RESULTS, options.machine or ())
+    if not files:
+        raise SystemExit(f"no results of {', '.join(options.machine or ['any machine'])} in {RESULTS.name}")
+    results = load(files)
+    found = all_findings(results)
+    if options.machine:
+        print(page(results, whole=False))
+        draw(results, options.out)
+    elif options.check:
+        for words in (wrong := check(files, results, options.out)):
+            print(words, file=sys.stderr)
+        if wrong:
+            return 1
+    else:
+        write(files, results, options.out)
+    if not options.machine:
+        for reason, pattern in stale(found):
+            print(f"stale reason: {reason.suite}, {reason.device}: {pattern}", file=sys.stderr)
+    lacking = missing(found)
+    for finding in lacking:
+        where = f"{finding.machine}, {finding.suite}, {finding.case}"
+        print(f"no reason in benchmarks/reasons.py: {where}: {finding.words()}", file=sys.stderr)
+    return int(bool(lacking))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
