@@ -23,7 +23,7 @@ C_FILES = $(wildcard csrc/*/*.c csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh
 PYTHON_FILES = setup.py build_tools robocache tests examples benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: report compare ratchet ratchet-gpu soak soak-gpu docs sbom audit lint-workflows
+.PHONY: sota report compare ratchet ratchet-gpu soak soak-gpu docs sbom audit lint-workflows
 .PHONY: help venv build demo demo-voxelize test lint lint-c lint-python format test-gpu sanitize sanitize-gpu bench bench-gpu wheel clean
 
 help: ## List the targets
@@ -84,6 +84,9 @@ ratchet: build ## Measure on the CPU and compare with this machine's committed r
 
 report: $(VENV)/.packages ## Draw README's and the docs' tables and numbers from the committed results
 	@$(PY) -m benchmarks.evidence $(ARGS)
+
+sota: build ## Draw the side-by-side report and its plots from the committed results
+	@$(PY) -m benchmarks.sota $(ARGS)
 
 wheel: $(VENV)/.packages ## Build a release wheel into dist/ and check its content
 	@rm -rf build/lib* dist/*.whl

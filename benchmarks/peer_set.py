@@ -69,7 +69,8 @@ def compile_modes(plan: Plan, compiled: bool, published: bool) -> tuple[list[str
     """
     absent: dict[str, str] = {}
     modes = []
-    for mode in dict.fromkeys((*plan.compile_modes, *(() if plan.device == "cpu" else (AUTOTUNE,)))):
+    usual = ("default",) if plan.device == "cpu" else ("default", AUTOTUNE)
+    for mode in dict.fromkeys((*plan.compile_modes, *usual)):
         if not plan.compile_modes:
             absent[variant_of(mode)] = "a quick run compiles nothing"
         elif not compiled and not plan.compile_all:

@@ -324,7 +324,7 @@ def test_one_broken_case_does_not_end_the_run(tmp_path: Path, capsys: pytest.Cap
     rows = {row["name"]: row for row in results["cases"]}
     assert "no such dtype" in rows["broken"]["errors"]["robocache"]
     tiny = rows["tiny"]
-    assert tiny["errors"] == {} and set(tiny["variants"]) == {"robocache", "eager"}
+    assert tiny["errors"] == {} and {"robocache", "eager", "numpy"} <= set(tiny["variants"])
     assert tiny["check"][0]["ulp"] == 0 and tiny["variants"]["robocache"]["cold"]["repeats"] == 3
     assert str(tmp_path) not in out.read_text()
     printed = capsys.readouterr().out
