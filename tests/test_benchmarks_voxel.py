@@ -242,7 +242,7 @@ def test_a_quick_run_and_its_report(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert results["suite"] == "voxelize" and results["complete"] is False
     assert rows["broken"]["variants"] == {} and "no such reduction" in rows["broken"]["errors"]["robocache"]
     for name in ("tiny", "tiny-onecell"):
-        assert rows[name]["errors"] == {} and set(rows[name]["variants"]) == {"robocache", "eager", "numpy"}
+        assert rows[name]["errors"] == {} and set(rows[name]["variants"]) >= {"robocache", "eager", "numpy"}
         assert set(rows[name]["variants"]["robocache"]["cold"]) == {
             *("median", "p5", "p95", "p99", "mean", "ci95", "repeats", "calls", "ci95_p99")
         }
