@@ -67,7 +67,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--ours-only", action="store_true", help="no peers")
     parser.add_argument("--repeats", type=int, help="timings a variant (default 100; quick 20)")
     parser.add_argument(
-        "--max-autotune", action="store_true", help="also compile peers with max-autotune-no-cudagraphs"
+        "--max-autotune", action="store_true", help="autotune every compiled peer, not only those of published rows"
     )
     parser.add_argument("--compile-all", action="store_true", help="compiled peers for every case")
     parser.add_argument("--no-host", action="store_true", help="leave out the host cost")

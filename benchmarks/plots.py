@@ -6,6 +6,8 @@ same whenever it is drawn with one matplotlib: no date, a fixed salt, no system 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,6 +174,12 @@ def planned(results: dict[str, Any]) -> list[Plot]:
     return made
 
 
+def digest(results: dict[str, Any]) -> str:
+    """What a plot holds of the results that it was drawn from: their SHA-256, however the file is laid out."""
+    told = json.dumps(results, sort_keys=True, separators=(",", ":"))
+    return "results sha256 " + hashlib.sha256(told.encode()).hexdigest()
+
+
 def draw(results: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
     """Draws the plots of all results into `folder`."""
     try:
@@ -189,6 +197,7 @@ def draw(results: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
                 FigureCanvasSVG(figure)
                 plot.paint(figure.add_subplot(), one)
                 # No metadata that changes with the day or the version.
-                figure.savefig(folder / plot.file, format="svg", metadata={"Date": None, "Creator": None})
+                told = {"Date": None, "Creator": None, "Description": digest(one)}
+                figure.savefig(folder / plot.file, format="svg", metadata=told)
             written.append(folder / plot.file)
     return written

@@ -19,7 +19,7 @@ from typing import Any
 from . import report
 from .bars import median, peer_medians
 from .findings import NOT_COMPARED, Finding, comparable, fastest_peer, findings, missing, reason_of, stale, suite_of
-from .plots import draw, planned
+from .plots import digest, draw, planned
 from .provenance import ROOT
 from .reasons import REASONS, Reason
 
@@ -187,8 +187,12 @@ def check(files: Sequence[Path], results: Sequence[dict[str, Any]], folder: Path
     kept = folder / INDEX
     if not kept.is_file() or json.loads(kept.read_text()) != index(files, results):
         wrong.append(f"{folder.name}/{INDEX} is not of these results")
-    names = {file for file, _ in plots(results)}
-    wrong += [f"{folder.name}/{name} is missing" for name in sorted(names) if not (folder / name).is_file()]
+    names = {plot.file: digest(one) for one in results for plot in planned(one)}
+    for name, told in sorted(names.items()):
+        if not (folder / name).is_file():
+            wrong.append(f"{folder.name}/{name} is missing")
+        elif told not in (folder / name).read_text():
+            wrong.append(f"{folder.name}/{name} was drawn from other results")
     wrong += [f"{folder.name}/{p.name} is of no results" for p in sorted(folder.glob("*.svg")) if p.name not in names]
     if not PAGE.is_file() or PAGE.read_text() != page(results):
         wrong.append(f"{PAGE.name} differs from the results")

@@ -28,10 +28,14 @@ _OCCUPANCY = {"bool": torch.bool, "uint8": torch.uint8, "float32": torch.float32
 def _cell_of(points, i, inside, N, low, edge, X, Y, Z):
     """The flat cell of points [B * N, 3] at i, and which of them lie in the grid."""
     at = i.to(tl.int64) * 3
-    # Off the block a point outside of every grid, so that the comparison alone says what counts.
-    x = tl.floor((tl.load(points + at, mask=inside, other=float("inf")) - tl.load(low)) / tl.load(edge))
-    y = tl.floor((tl.load(points + at + 1, mask=inside, other=0.0) - tl.load(low + 1)) / tl.load(edge + 1))
-    z = tl.floor((tl.load(points + at + 2, mask=inside, other=0.0) - tl.load(low + 2)) / tl.load(edge + 2))
+    # Off the block a point outside of every grid, so that the comparison alone says what counts. Division rounds as
+    # IEEE says: whole rays of a scan lie on the face of a cell.
+    x = tl.load(points + at, mask=inside, other=float("inf")) - tl.load(low)
+    y = tl.load(points + at + 1, mask=inside, other=0.0) - tl.load(low + 1)
+    z = tl.load(points + at + 2, mask=inside, other=0.0) - tl.load(low + 2)
+    x = tl.floor(tl.div_rn(x, tl.load(edge)))
+    y = tl.floor(tl.div_rn(y, tl.load(edge + 1)))
+    z = tl.floor(tl.div_rn(z, tl.load(edge + 2)))
     held = (x >= 0) & (x < X) & (y >= 0) & (y < Y) & (z >= 0) & (z < Z)
     x, y, z = tl.where(held, x, 0.0), tl.where(held, y, 0.0), tl.where(held, z, 0.0)
     column = ((i // N).to(tl.int64) * X + x.to(tl.int32)) * Y + y.to(tl.int32)

@@ -38,6 +38,16 @@ def _able(families: tuple[Family, ...], table: Any) -> list[tuple[Family, Any]]:
     ]
 
 
+def _different(table: Any) -> list[cases.Case]:
+    """One case of each combination of types, kinds and layout: a small shape hides what else differs."""
+    found: dict[Any, cases.Case] = {}
+    for case in table:
+        if "gpu" in case.tags:
+            streams = tuple((stream.dtype, str(stream.kind)) for stream in case.streams)
+            found.setdefault((streams, case.time_dtype, case.layout, case.batch > 1), case)
+    return list(found.values())
+
+
 def _label(one: Any) -> str:
     return str(one.name)
 
@@ -60,7 +70,7 @@ def _captured(call: Any) -> Any:
     return [tensor.clone() for tensor in voxel_inputs.flat(out)]
 
 
-@pytest.mark.parametrize(("family", "case"), _able(align_families.FAMILIES, cases.CASES), ids=_label)
+@pytest.mark.parametrize(("family", "case"), _able(align_families.FAMILIES, _different(cases.CASES)), ids=_label)
 def test_align_peers(family: Family, case: cases.Case) -> None:
     assert peer_set.why_missing(family.library) is None
     small = case.scaled(3, 60)

@@ -176,6 +176,11 @@ def test_the_command_writes_and_checks(tree: Path, capsys: pytest.CaptureFixture
     files[0].write_text(json.dumps(ALL) + "\n")  # the same rows, another file
     wrong = sota.check(files, sota.load(files), tree / "plots")
     assert wrong == ["plots/index.json is not of these results"]
+    files[0].write_text(json.dumps({**ALL, "seconds": 1.0}))  # an index that was put right by hand
+    kept = tree / "plots" / "index.json"
+    kept.write_text(json.dumps(sota.index(files, sota.load(files))))
+    wrong = sota.check(files, sota.load(files), tree / "plots")
+    assert len(wrong) == 3 and all(words.endswith("was drawn from other results") for words in wrong)
     (tree / "plots" / "nvidia-h300-align-ratio.svg").unlink()
     assert "plots/nvidia-h300-align-ratio.svg is missing" in sota.check(files, sota.load(files), tree / "plots")
     with pytest.raises(SystemExit, match="no results of other"):
