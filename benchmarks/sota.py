@@ -19,6 +19,7 @@ from typing import Any
 from . import report
 from .bars import median, peer_medians
 from .findings import NOT_COMPARED, Finding, comparable, fastest_peer, findings, missing, reason_of, stale, suite_of
+from .peer_set import AUTOTUNE
 from .plots import digest, draw, planned
 from .provenance import ROOT
 from .reasons import REASONS, Reason
@@ -75,6 +76,8 @@ def findings_markdown(results: Sequence[dict[str, Any]], reasons: Sequence[Reaso
         rows = [[f"`{f.case}`", f.words(), reason_of(f, reasons) or "**no reason is given**"] for f in findings(one)]
         title = f"**{suite_of(one)}**, {report._machine(one)}"
         compared = sum(1 for row in one["cases"] if comparable(row))
+        if not compared:
+            continue
         if not rows:
             parts.append(f"{title}: none of {compared} rows.")
             continue
@@ -91,20 +94,24 @@ def _peer_names(results: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(name for row in results["cases"] if comparable(row) for name in peer_medians(row)))
 
 
+def _short(name: str) -> str:
+    return {f"compile-{AUTOTUNE}": "max-autotune"}.get(name, name)
+
+
 def ratio_table(results: dict[str, Any]) -> str:
     """Ours in microseconds, each peer's time over ours, and who is fastest."""
     names = _peer_names(results)
-    short = {"compile-max-autotune-no-cudagraphs": "max-autotune"}
-    header = ["case", "robocache us", *(short.get(name, name) for name in names), "fastest"]
+    header = ["case", "robocache us", *map(_short, names), "fastest"]
     lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(names) + 1) + "---|"]
     for row in results["cases"]:
         ours = median(row) if comparable(row) else None
         if ours is None:
-            lines.append("| " + " | ".join([row["name"], "error", *["-"] * (len(names) + 1)]) + " |")
+            word = "error" if row.get("errors") else "-"
+            lines.append("| " + " | ".join([row["name"], word, *["-"] * (len(names) + 1)]) + " |")
             continue
         peers, best = peer_medians(row), fastest_peer(row)
         ratios = [f"{peers[name] / ours:.2f}x" if name in peers else "-" for name in names]
-        winner = "-" if best is None else "robocache" if best[1] >= 1 else short.get(best[0], best[0])
+        winner = "-" if best is None else "robocache" if best[1] >= 1 else _short(best[0])
         lines.append("| " + " | ".join([row["name"], report._us(ours), *ratios, winner]) + " |")
     return "\n".join(lines)
 
@@ -129,19 +136,40 @@ def summary(results: dict[str, Any]) -> str:
     return f"RoboCache is the fastest in {won} of the {len(best)} rows that have a peer."
 
 
+def first_calls(results: dict[str, Any]) -> str:
+    """What the first calls of peers that are compiled or tuned took, over all rows."""
+    seconds: dict[str, list[float]] = {}
+    for row in results["cases"]:
+        for name, variant in row.get("variants", {}).items():
+            if name.startswith(("compile", "triton", "cupy")) and "first_call_s" in variant:
+                seconds.setdefault(name, []).append(variant["first_call_s"])
+    told = [f"{_short(name)} {sum(each):.0f} s over {len(each)} rows" for name, each in seconds.items()]
+    return f"First calls, compilation and tuning included: {', '.join(told)}." if told else ""
+
+
+def _caption(results: dict[str, Any]) -> str:
+    """How and where it was measured; of suites that say it in their own way, where."""
+    if "bandwidth" in results and "repeats" in results.get("plan", {}):
+        return report._caption(results)
+    facts = results["provenance"]
+    return f"{report._machine(results)}, torch {facts['torch']}, {facts['date'][:10]}."
+
+
 def section(results: dict[str, Any]) -> str:
     """One results file's part of the page."""
     suite = suite_of(results)
     parts = [f"## {suite}, {report._machine(results)}"]
     if suite in NOT_COMPARED:
         parts.append(report.markdown({**results, "host": {}}))
+    elif not any(comparable(row) for row in results["cases"]):
+        parts += [_caption(results), "Its rows are no comparison with peers; the results file holds them."]
     else:
-        parts += [report._caption(results), summary(results), ratio_table(results)]
+        parts += [_caption(results), summary(results), ratio_table(results), first_calls(results)]
     absent = absent_list(results)
     if absent:
         parts.append("Not timed:\n\n" + absent)
     images = plots_markdown([results])
-    return "\n\n".join([*parts, images] if images else parts)
+    return "\n\n".join(part for part in [*parts, images] if part)
 
 
 def page(results: Sequence[dict[str, Any]], reasons: Sequence[Reason] = REASONS, whole: bool = True) -> str:
