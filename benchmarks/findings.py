@@ -31,6 +31,11 @@ class Finding:
     ratio: float | None = None  # its time over ours
     share: float | None = None  # of the bandwidth, where that is too little
 
+    @property
+    def about(self) -> list[str]:
+        """What its reasons must speak of."""
+        return [*(["slower"] if self.ratio is not None else []), *(["bound"] if self.share is not None else [])]
+
     def words(self) -> str:
         told = []
         if self.ratio is not None:
@@ -94,22 +99,25 @@ def findings(results: dict[str, Any]) -> list[Finding]:
 
 def _matches(reason: Reason, pattern: str, finding: Finding) -> bool:
     return (
-        (reason.device, reason.suite) == (finding.device, finding.suite)
+        reason.about in finding.about
+        and (reason.device, reason.suite) == (finding.device, finding.suite)
         and fnmatch.fnmatchcase(finding.machine, reason.machine)
         and fnmatch.fnmatchcase(finding.case, pattern)
     )
 
 
-def reason_of(finding: Finding, reasons: Sequence[Reason] = REASONS) -> str | None:
-    """The first reason that speaks of a finding's row."""
-    return next(
-        (reason.text for reason in reasons if any(_matches(reason, pattern, finding) for pattern in reason.cases)), None
-    )
+def reasons_of(finding: Finding, reasons: Sequence[Reason] = REASONS) -> dict[str, str | None]:
+    """The first reason of each thing that a finding's reasons must speak of."""
+    found: dict[str, str | None] = dict.fromkeys(finding.about)
+    for reason in reasons:
+        if found.get(reason.about, "") is None and any(_matches(reason, each, finding) for each in reason.cases):
+            found[reason.about] = reason.text
+    return found
 
 
 def missing(found: Iterable[Finding], reasons: Sequence[Reason] = REASONS) -> list[Finding]:
-    """Findings without a reason."""
-    return [finding for finding in found if reason_of(finding, reasons) is None]
+    """Findings that lack a reason."""
+    return [finding for finding in found if None in reasons_of(finding, reasons).values()]
 
 
 def stale(found: Sequence[Finding], reasons: Sequence[Reason] = REASONS) -> list[tuple[Reason, str]]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from . import report
 from .bars import median, peer_medians
-from .findings import NOT_COMPARED, Finding, comparable, fastest_peer, findings, missing, reason_of, stale, suite_of
+from .findings import NOT_COMPARED, Finding, comparable, fastest_peer, findings, missing, reasons_of, stale, suite_of
 from .peer_set import AUTOTUNE
 from .plots import digest, draw, planned
 from .provenance import ROOT
@@ -67,13 +67,19 @@ def all_findings(results: Sequence[dict[str, Any]]) -> list[Finding]:
     return [finding for one in results for finding in findings(one)]
 
 
+def _why(finding: Finding, reasons: Sequence[Reason]) -> str:
+    lacking = {"slower": "**No reason is given why it is slower.**", "bound": "**No reason is given for its bound.**"}
+    told = [text or lacking[about] for about, text in reasons_of(finding, reasons).items()]
+    return " ".join(dict.fromkeys(told))
+
+
 def findings_markdown(results: Sequence[dict[str, Any]], reasons: Sequence[Reason] = REASONS) -> str:
     """A table a results file of the rows that are not the fastest or under their bound, with the reasons."""
     parts = []
     for one in results:
         if suite_of(one) in NOT_COMPARED:
             continue
-        rows = [[f"`{f.case}`", f.words(), reason_of(f, reasons) or "**no reason is given**"] for f in findings(one)]
+        rows = [[f"`{f.case}`", f.words(), _why(f, reasons)] for f in findings(one)]
         title = f"**{suite_of(one)}**, {report._machine(one)}"
         compared = sum(1 for row in one["cases"] if comparable(row))
         if not compared:
@@ -188,7 +194,7 @@ def page(results: Sequence[dict[str, Any]], reasons: Sequence[Reason] = REASONS,
         findings_markdown(results, reasons),
     ]
     if gone:
-        lines = "\n".join(f"- {reason.suite}, {reason.device}: `{pattern}`" for reason, pattern in gone)
+        lines = "\n".join(f"- {reason.suite}, {reason.device}, {reason.about}: `{pattern}`" for reason, pattern in gone)
         parts.append("Reasons that speak of no such row any more:\n\n" + lines)
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -265,7 +271,7 @@ def main(argv: list[str] | None = None) -> int:
         write(files, results, options.out)
     if not options.machine:
         for reason, pattern in stale(found):
-            print(f"stale reason: {reason.suite}, {reason.device}: {pattern}", file=sys.stderr)
+            print(f"stale reason: {reason.suite}, {reason.device}, {reason.about}: {pattern}", file=sys.stderr)
     lacking = missing(found)
     for finding in lacking:
         where = f"{finding.machine}, {finding.suite}, {finding.case}"

@@ -39,9 +39,9 @@ BELOW = row("below", 10.0, 0.5, eager=50.0)
 BOTH = row("both", 10.0, 0.1, triton=5.0)
 ALL = results(FAST, SLOWER, BELOW, BOTH, row("single", 3.0))
 REASONS = (
-    Reason("cuda", "align", ("slower", "bo*"), "It is so."),
-    Reason("cuda", "align", ("below",), "Small."),
-    Reason("cpu", "align", ("slower",), "Of another device."),
+    Reason("slower", "cuda", "align", ("slower", "bo*"), "It is so."),
+    Reason("bound", "cuda", "align", ("below", "both"), "Small."),
+    Reason("slower", "cpu", "align", ("slower",), "Of another device."),
 )
 
 
@@ -69,9 +69,16 @@ def test_a_finding_without_a_reason_is_missing_and_a_reason_without_one_stale() 
     assert [pattern for _, pattern in findings.stale(found, REASONS)] == ["slower"]  # the CPU's
     assert [one.case for one in findings.missing(found, REASONS[1:])] == ["slower", "both"]
     fewer = findings.findings(results(FAST, BELOW))
-    assert [pattern for _, pattern in findings.stale(fewer, REASONS[:2])] == ["slower", "bo*"]
-    other = Reason("cuda", "align", ("*",), "Elsewhere.", machine="nvidia-h100")
+    assert [pattern for _, pattern in findings.stale(fewer, REASONS[:2])] == ["slower", "bo*", "both"]
+    other = Reason("slower", "cuda", "align", ("*",), "Elsewhere.", machine="nvidia-h100")
     assert len(findings.missing(found, [other])) == 3
+
+
+def test_a_reason_for_the_bound_does_not_excuse_a_faster_peer() -> None:
+    both = [one for one in findings.findings(ALL) if one.case == "both"]
+    assert findings.reasons_of(both[0], REASONS) == {"slower": "It is so.", "bound": "Small."}
+    assert findings.reasons_of(both[0], REASONS[1:]) == {"slower": None, "bound": "Small."}
+    assert findings.missing(both, REASONS[1:]) == both and findings.missing(both, REASONS[:1]) == both
 
 
 def test_every_row_of_the_committed_results_has_its_reason() -> None:
@@ -91,11 +98,11 @@ def test_the_page_shows_ratios_winners_reasons_and_absences() -> None:
     assert "| slower | 10.0 | 5.00x | 0.80x | 0.90x | compile |" in lines
     assert "| fast | 10.0 | 5.00x | 1.20x | - | robocache |" in lines
     assert "| single | 3.00 | - | - | - | - |" in lines
-    assert "| `both` | 0.50x against triton, 10% of its bound | It is so. |" in lines
+    assert "| `both` | 0.50x against triton, 10% of its bound | It is so. Small. |" in lines
     assert "RoboCache is the fastest in 2 of the 4 rows that have a peer." in lines
     assert "- *cupy*: it has none (`fast`, `fast`, `fast` and 2 more)" in lines
-    assert "- align, cpu: `slower`" in lines  # stale
-    assert "**no reason is given**" in sota.findings_markdown([ALL], REASONS[1:])
+    assert "- align, cpu, slower: `slower`" in lines  # stale
+    assert "**No reason is given why it is slower.**" in sota.findings_markdown([ALL], REASONS[1:])
     assert "none of 1 rows" in sota.findings_markdown([results(FAST)])
 
 
