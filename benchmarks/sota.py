@@ -23,6 +23,9 @@ from .peer_set import AUTOTUNE
 from .plots import digest, draw, planned
 from .provenance import ROOT
 from .reasons import REASONS, Reason
+from .report import _caption as caption
+from .report import _machine as machine_words
+from .report import _us as microseconds
 
 RESULTS = ROOT / "benchmarks" / "results"
 PLOTS = ROOT / "docs" / "plots"
@@ -80,7 +83,7 @@ def findings_markdown(results: Sequence[dict[str, Any]], reasons: Sequence[Reaso
         if suite_of(one) in NOT_COMPARED:
             continue
         rows = [[f"`{f.case}`", f.words(), _why(f, reasons)] for f in findings(one)]
-        title = f"**{suite_of(one)}**, {report._machine(one)}"
+        title = f"**{suite_of(one)}**, {machine_words(one)}"
         compared = sum(1 for row in one["cases"] if comparable(row))
         if not compared:
             continue
@@ -118,7 +121,7 @@ def ratio_table(results: dict[str, Any]) -> str:
         peers, best = peer_medians(row), fastest_peer(row)
         ratios = [f"{peers[name] / ours:.2f}x" if name in peers else "-" for name in names]
         winner = "-" if best is None else "robocache" if best[1] >= 1 else _short(best[0])
-        lines.append("| " + " | ".join([row["name"], report._us(ours), *ratios, winner]) + " |")
+        lines.append("| " + " | ".join([row["name"], microseconds(ours), *ratios, winner]) + " |")
     return "\n".join(lines)
 
 
@@ -153,24 +156,24 @@ def first_calls(results: dict[str, Any]) -> str:
     return f"First calls, compilation and tuning included: {', '.join(told)}." if told else ""
 
 
-def _caption(results: dict[str, Any]) -> str:
+def _measured(results: dict[str, Any]) -> str:
     """How and where it was measured; of suites that say it in their own way, where."""
     if "bandwidth" in results and "repeats" in results.get("plan", {}):
-        return report._caption(results)
+        return caption(results)
     facts = results["provenance"]
-    return f"{report._machine(results)}, torch {facts['torch']}, {facts['date'][:10]}."
+    return f"{machine_words(results)}, torch {facts['torch']}, {facts['date'][:10]}."
 
 
 def section(results: dict[str, Any]) -> str:
     """One results file's part of the page."""
     suite = suite_of(results)
-    parts = [f"## {suite}, {report._machine(results)}"]
+    parts = [f"## {suite}, {machine_words(results)}"]
     if suite in NOT_COMPARED:
         parts.append(report.markdown({**results, "host": {}}))
     elif not any(comparable(row) for row in results["cases"]):
-        parts += [_caption(results), "Its rows are no comparison with peers; the results file holds them."]
+        parts += [_measured(results), "Its rows are no comparison with peers; the results file holds them."]
     else:
-        parts += [_caption(results), summary(results), ratio_table(results), first_calls(results)]
+        parts += [_measured(results), summary(results), ratio_table(results), first_calls(results)]
     absent = absent_list(results)
     if absent:
         parts.append("Not timed:\n\n" + absent)
