@@ -121,6 +121,8 @@ def run_case(case: AttentionCase, plan: Plan, timer: Timer, bandwidth: float | N
         ours = row["variants"]["robocache"]["cold"]["median"]
         if bandwidth:
             row["share_of_bandwidth"] = row["bytes"]["total"] / (ours * 1e-6) / bandwidth
+        if plan.ours_only:
+            return row
         sets = _sets(case, plan)
         limited = bounded(timer, 1.0 if plan.device == "cpu" else 0.15)
         for backend in (DEFAULT, *BACKENDS):

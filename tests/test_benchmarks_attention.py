@@ -55,6 +55,12 @@ def test_a_row_on_the_cpu() -> None:
     assert row["check"][0]["ulp"] == 0
 
 
+def test_ours_alone_leaves_the_backends_out() -> None:
+    plan = measure.Plan("cpu", repeats=3, ours_only=True, max_sets=2, warm=False)
+    row = attention.run_case(TINY, plan, timing.WallTimer(budget_s=0.05), 1e10, lambda text: None)
+    assert set(row["variants"]) == {"robocache"} and "align_share" not in row and row["share_of_bandwidth"] > 0
+
+
 def test_a_wrong_backend_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     right = attention.attend
 
