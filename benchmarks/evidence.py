@@ -25,6 +25,7 @@ from typing import Any
 
 from . import report
 from .bars import median
+from .tables import SUITES, microseconds
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -73,7 +74,7 @@ def load(folder: Path = RESULTS) -> list[Results]:
 
 
 def _order(suite: str) -> tuple[int, str]:
-    return (report.SUITES.index(suite) if suite in report.SUITES else len(report.SUITES), suite)
+    return (SUITES.index(suite) if suite in SUITES else len(SUITES), suite)
 
 
 # ---- Numbers in running text -----------------------------------------------------------------------------------------
@@ -98,7 +99,7 @@ def _value(content: dict[str, Any], case: str, what: str) -> str:
     if case == "copy":
         return f"{content['bandwidth']['bytes_per_second'] / 1e9:.0f}"
     if case == "host":
-        return report.microseconds(content["host"]["no_grad"][what]["median"])
+        return microseconds(content["host"]["no_grad"][what]["median"])
     rows = {row["name"]: row for row in content["cases"]}
     row = rows[case]
     if what == "share":
@@ -110,7 +111,7 @@ def _value(content: dict[str, Any], case: str, what: str) -> str:
     *path, statistic = what.split(".")
     variant = next((part for part in path if part not in ("cold", "warm")), "robocache")
     cache = next((part for part in path if part in ("cold", "warm")), "cold")
-    return report.microseconds(variants[variant][cache][statistic])
+    return microseconds(variants[variant][cache][statistic])
 
 
 def fill_numbers(text: str, results: Sequence[Results]) -> str:
@@ -154,9 +155,9 @@ def _headline_cells(one: Results, row: dict[str, Any]) -> list[str]:
     return [
         one.suite,
         f"`{row['name']}`",
-        report.microseconds(ours),
-        report.microseconds(timed.get("eager")),
-        "-" if best is None else f"{report.microseconds(timed[best])} ({best})",
+        microseconds(ours),
+        microseconds(timed.get("eager")),
+        "-" if best is None else f"{microseconds(timed[best])} ({best})",
         "-" if best is None else f"{timed[best] / ours:.2f}x",
         "-" if share is None else f"{share:.0%}",
     ]
@@ -229,7 +230,7 @@ def draw(pages: dict[Path, str], results: Sequence[Results], summaries: str = ""
     tables = suite_tables(results)
     for suite, table in tables.items():
         place(suite, table, lambda path: path.name != "README.md")
-    for suite in report.SUITES:  # a suite without results shows nothing
+    for suite in SUITES:  # a suite without results shows nothing
         if suite not in tables and any(report.markers(suite)[0] in text for text in drawn.values()):
             place(suite, "", lambda path: path.name != "README.md")
     for path, text in drawn.items():

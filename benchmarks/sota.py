@@ -23,9 +23,8 @@ from .peer_set import AUTOTUNE
 from .plots import digest, draw, planned
 from .provenance import ROOT
 from .reasons import REASONS, Reason
-from .report import _caption as caption
-from .report import _machine as machine_words
-from .report import _us as microseconds
+from .report import caption, machine_words
+from .tables import microseconds
 
 RESULTS = ROOT / "benchmarks" / "results"
 PLOTS = ROOT / "docs" / "plots"

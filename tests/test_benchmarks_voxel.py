@@ -187,7 +187,7 @@ def test_a_gpu_table_tells_cold_warm_and_wall_apart() -> None:
     made = row("occupancy-1x500k-128-u8", 7.5, eager=40.0) | {"floor_us": 2.0, "share_of_bandwidth": 0.27}
     made["variants"]["robocache"] |= {"warm": {"median": 5.0}, "eager_wall_us": 31.5}
     made["variants"]["eager"]["eager_wall_us"] = 99.5
-    header, cells = report._table({"suite": "voxelize", "device": "cuda", "plan": {}, "cases": [made]})
+    header, cells = tables.table_of("voxelize", {"suite": "voxelize", "device": "cuda", "plan": {}, "cases": [made]})
     told = dict(zip(header, cells[0], strict=True))
     assert told["robocache"].startswith("7.50") and told["warm"] == "5.00" and told["wall"] == "31.5"
     assert told["eager"] == "40.0" and told["eager wall"] == "99.5"
