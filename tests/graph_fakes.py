@@ -61,8 +61,7 @@ class FakeGraph:
     def idle(self) -> bool:
         return not self.in_flight
 
-    def free(self, entry: Any) -> None:
-        entry.retire()
+    def free(self) -> None:
         self.in_flight = False
         self._device.alive.remove(self)
         self._device.freed.append(self)

@@ -420,6 +420,18 @@ def test_ten_thousand_shapes_leave_nothing_behind() -> None:
     assert stats.captures == 0 and stats.misses == 10_000 and cache._table.size == 0 and len(cache._functions) == 1
 
 
+def test_a_function_that_never_repeats_is_looked_at_in_bursts_and_wakes_up() -> None:
+    cache, device = make(measure_gain=False)
+    for n in range(1, 400):
+        cache(double, shaped(n))
+    before = cache.stats().misses
+    for _ in range(2000):  # a shape that stays, after many that did not
+        assert torch.equal(cache(double, shaped(7)), shaped(7) * 2)
+    stats = cache.stats()
+    assert before == 399 and len(device.alive) == 1
+    assert stats.hits + stats.misses == 2399 and stats.hits > 1400
+
+
 def test_functions_made_anew_each_time_are_not_kept_forever() -> None:
     cache, _ = make()
     for _ in range(1500):
@@ -436,7 +448,7 @@ def test_refused_keys_are_bounded() -> None:
     for n in range(1100):
         for _ in range(2):
             cache(bad, shaped(2), n)
-    assert len(cache._refused) <= 1024 and cache._table.size <= 1024
+    assert len(cache._records.refused) <= 1024 and cache._table.size <= 1024
 
 
 def test_clear_frees_everything_and_starts_over() -> None:

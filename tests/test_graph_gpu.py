@@ -171,7 +171,7 @@ def test_the_least_recent_is_evicted_with_work_in_flight() -> None:
     assert torch.equal(new, held[3000] * 2 + 1)
     torch.cuda.synchronize()
     cache.stats()
-    assert not cache._leaving
+    assert not cache._records.leaving
 
 
 def test_bytes_are_capped() -> None:
@@ -180,7 +180,7 @@ def test_bytes_are_capped() -> None:
         x = torch.ones(mib << 18, device="cuda")
         for _ in range(3):
             assert torch.equal(cache(double, x), x * 2 + 1)
-        assert sum(r.bytes for r in cache._live.values()) <= 64 << 20
+        assert sum(r.bytes for r in cache._records.live.values()) <= 64 << 20
     big = torch.ones(64 << 18, device="cuda")
     for _ in range(3):
         assert torch.equal(cache(double, big), big * 2 + 1)
@@ -380,7 +380,7 @@ def test_ten_thousand_random_shapes_do_not_grow() -> None:
             cache.stats()
             reserved.append(torch.cuda.memory_reserved())
     assert max(reserved[4:]) <= reserved[4] + (64 << 20)
-    assert len(cache._live) <= 8 and cache._table.size <= 8 + 1024
+    assert len(cache._records.live) <= 8 and cache._table.size <= 8 + 1024
 
 
 def test_it_stays_out_of_the_way() -> None:

@@ -78,6 +78,13 @@ PyObject *graph_call(PyObject *, PyObject *const *args, Py_ssize_t count) {
         return nullptr;
     }
     const int64_t function = PyLong_AsLongLong(args[1]);
+    if (table->borrowing == 0) {
+        Doze &doze = table->dozing[function];
+        if (doze.sleeps()) {
+            ++(doze.off ? table->off : table->misses);
+            Py_RETURN_NOTIMPLEMENTED;
+        }
+    }
     Signature signature;
     const Why why = read_call(function, table->device_type, args[2], args[3], &signature);
     if (why != Why::kNone) {
@@ -91,6 +98,7 @@ PyObject *graph_call(PyObject *, PyObject *const *args, Py_ssize_t count) {
         entry->last_use = ++table->clock;
     }
     if (table->borrowing > 0 || ready) {
+        table->dozing[function].note_fruit();
         // A lent output may come back as an input: Python looks whether it is still what it was.
         auto sighting = sighting_of(std::move(signature), std::move(entry));
         sighting->stayed = std::move(stayed);
@@ -99,13 +107,16 @@ PyObject *graph_call(PyObject *, PyObject *const *args, Py_ssize_t count) {
     }
     if (!entry) {
         ++table->misses;
+        table->dozing[function].note_fruitless(false);
         Py_RETURN_NOTIMPLEMENTED;
     }
     if (entry->state == State::kOff) {
+        table->dozing[function].note_fruitless(true);
         ++entry->eager;
         ++table->off;
         Py_RETURN_NOTIMPLEMENTED;
     }
+    table->dozing[function].note_fruit();
     if (entry->state == State::kOn) {
         PyObject *result = replay(*entry, signature.tensors, signature.stream);
         if (result) {
@@ -293,7 +304,8 @@ py::object rebuild_result(const py::list &nodes, const py::list &tensors) {
 // The call as a Sighting that counts nothing, or the reason for leaving it alone.
 py::object look(Table &table, int64_t function, const py::tuple &args, const py::dict &kwargs) {
     Signature signature;
-    const Why why = read_call(function, table.device_type, args.ptr(), kwargs.empty() ? Py_None : kwargs.ptr(), &signature);
+    const Why why = read_call(function, table.device_type, args.ptr(), kwargs.empty() ? Py_None : kwargs.ptr(),
+                              &signature);
     if (why != Why::kNone) {
         return py::str(kWhyNames[static_cast<size_t>(why)]);
     }
@@ -441,7 +453,12 @@ void add_graph_door(py::module_ &m) {
                 slot.countdown = sightings;
             },
             "The call with this hash is looked at again after so many sightings.")
-        .def("forget", [](Table &table) { table.seen = Seen(); })
+        .def("forget",
+             [](Table &table) {
+                 table.seen = Seen();
+                 table.dozing.clear();
+             })
+        .def("forget_function", [](Table &table, int64_t function) { table.dozing.erase(function); })
         .def("left_alone", &left_alone)
         .def("reset_counts", &reset_counts)
         .def_readwrite("misses", &Table::misses)

@@ -74,18 +74,66 @@ struct Entry {
 
 // Which calls were seen, for how long, and where their tensors were: fixed memory, newer calls push older ones out.
 struct Seen {
-    static constexpr size_t kSlots = 4096;
+    static constexpr size_t kSets = 1024;
+    static constexpr size_t kWays = 4;       // calls that share a set do not push each other out at once
     static constexpr size_t kAddresses = 12; // tensors whose place is watched; later ones count as moving
 
     struct Slot {
         uint64_t hash = 0;
         int32_t countdown = 0;
+        uint32_t used = 0; // when
         std::array<uint32_t, kAddresses> addresses{};
     };
-    std::vector<Slot> slots = std::vector<Slot>(kSlots);
+    std::vector<Slot> slots = std::vector<Slot>(kSets * kWays);
+    uint32_t clock = 0;
 
+    // The slot of a call; an emptied one, with hash 0, when it has none.
     Slot &slot(uint64_t hash) {
-        return slots[hash % kSlots];
+        Slot *set = &slots[hash % kSets * kWays];
+        Slot *oldest = set;
+        ++clock;
+        for (size_t way = 0; way < kWays; ++way) {
+            if (set[way].hash == hash) {
+                set[way].used = clock;
+                return set[way];
+            }
+            if (clock - set[way].used > clock - oldest->used) {
+                oldest = &set[way];
+            }
+        }
+        *oldest = Slot{};
+        oldest->used = clock;
+        return *oldest;
+    }
+};
+
+// Functions whose calls never come to anything (always new shapes, or keys that are off) are looked at in bursts only, so
+// that a cache that does not help costs next to nothing.
+struct Doze {
+    static constexpr int32_t kPatience = 256; // fruitless calls in a row before the first nap
+    static constexpr int32_t kNap = 480;
+    static constexpr int32_t kBurst = 32;
+
+    int32_t fruitless = 0;
+    int32_t asleep = 0; // calls left to sleep through
+    bool off = false;   // the last call's key was off
+
+    bool sleeps() {
+        if (asleep == 0) {
+            return false;
+        }
+        --asleep;
+        return true;
+    }
+    void note_fruitless(bool is_off) {
+        off = is_off;
+        if (++fruitless >= kPatience) {
+            fruitless = kPatience - kBurst;
+            asleep = kNap;
+        }
+    }
+    void note_fruit() {
+        fruitless = 0;
     }
 };
 
@@ -94,6 +142,7 @@ struct Table {
     int32_t capture_after = 2;
     std::unordered_multimap<uint64_t, std::shared_ptr<Entry>> entries;
     Seen seen;
+    std::unordered_map<int64_t, Doze> dozing; // by function
     int64_t clock = 0;
     int64_t misses = 0;
     int64_t off = 0;

@@ -1,6 +1,7 @@
 #include "graph_key.h"
 
 #include <cstring>
+#include <unordered_map>
 
 #include "robocache.h"
 
@@ -51,6 +52,29 @@ bool truth_of(PyObject *callable) {
         PyErr_Clear();
     }
     return truth != 0;
+}
+
+// The fields of a dataclass, or nullptr. An attribute that is missing costs microseconds to ask for, so the classes that
+// have none are remembered; the references keep their addresses from being used again.
+PyObject *dataclass_fields(PyTypeObject *type) {
+    constexpr size_t kMost = 1024;
+    static auto *plain = new std::unordered_map<PyTypeObject *, Ref>(); // never destroyed: Python may be gone by then
+    if (plain->count(type) != 0) {
+        return nullptr;
+    }
+    const Ref fields(PyObject_GetAttr(reinterpret_cast<PyObject *>(type), key_config.fields_name));
+    if (fields && PyDict_CheckExact(fields.get())) {
+        return fields.get();
+    }
+    PyErr_Clear();
+    if (plain->size() >= kMost) {
+        auto *full = plain; // dropping references may run Python, and with it this function
+        plain = new std::unordered_map<PyTypeObject *, Ref>();
+        delete full;
+    }
+    Py_INCREF(type);
+    plain->emplace(type, Ref(reinterpret_cast<PyObject *>(type)));
+    return nullptr;
 }
 
 class Reader {
@@ -116,11 +140,10 @@ public:
             const Why why = constant(reinterpret_cast<PyObject *>(type));
             return why != Why::kNone ? why : tuple(object, depth);
         }
-        const Ref fields(PyObject_GetAttr(reinterpret_cast<PyObject *>(type), key_config.fields_name));
-        if (fields && PyDict_CheckExact(fields.get())) {
-            return dataclass(object, type, fields.get(), depth);
+        PyObject *fields = dataclass_fields(type); // borrowed from the class, which `object` keeps
+        if (fields) {
+            return dataclass(object, type, fields, depth);
         }
-        PyErr_Clear();
         return constant(object);
     }
 

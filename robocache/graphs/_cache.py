@@ -9,25 +9,23 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
 from torch.compiler import is_compiling
 
 from .._backend import native
-from ._device import Backend, Captured, CaptureFailed, CudaBackend
-from ._key import READY, describe, substitute
-from ._policy import Budget, Gain, Trial
+from ._device import Backend, CaptureFailed, CudaBackend
+from ._key import READY, describe
+from ._lending import check_lent, lend
+from ._policy import Budget, Trial
+from ._records import ON, WATCHED, Function, Record, Records
 from ._report import GraphStats, KeyStats
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_WATCHED, _ON, _OFF = 0, 1, 2  # State of csrc/python/graph_entry.h
 MAX_FUNCTIONS = 1024  # remembered without a graph; each new lambda is a function of its own
-MAX_REFUSED = 1024  # keys remembered as off or failed
 SNOOZE = 16  # sightings of a key that there was no room for, until it is looked at again
 
 
@@ -42,44 +40,6 @@ def _note_compile(number: str) -> int:
     if cache is not None:
         cache._bypass("torch.compile")
     return 0
-
-
-class BorrowedOutputError(RuntimeError):
-    """An output that a graph had lent was used after the graph was replayed again."""
-
-
-@dataclass
-class _Function:
-    """One wrapped function."""
-
-    number: int
-    fn: Callable[..., Any]
-    name: str
-    call: Callable[..., Any] | None = None
-    keys: int = 0
-
-
-@dataclass(eq=False)
-class _Record:
-    """One key."""
-
-    function: _Function
-    entry: Any  # native GraphEntry
-    hash: int
-    arguments: str
-    state: str = "trial"
-    reason: str = ""
-    captured: Captured | None = None
-    trial: Trial | None = None
-    gain: Gain | None = None
-    pinned: bool = False
-    moving: set[int] = field(default_factory=set)  # inputs that did not stay where they were
-    captures: int = 1
-    generation: int = 0  # replays whose outputs were lent
-
-    @property
-    def bytes(self) -> int:
-        return 0 if self.captured is None else self.captured.bytes
 
 
 class CUDAGraphCache:
@@ -153,19 +113,16 @@ class CUDAGraphCache:
         if not min_gain > 0:
             raise ValueError(f"min_gain: expected more than 0, got {min_gain!r}")
         self.max_graphs, self.max_bytes, self.outputs = max_graphs, max_bytes, outputs
-        self._measure_gain, self._min_gain, self._capture_after = measure_gain, min_gain, capture_after
+        self._measure_gain, self._min_gain = measure_gain, min_gain
         self._backend: Backend = CudaBackend(outputs, ring) if _backend is None else _backend
         self._lock = threading.RLock()
-        self._functions: OrderedDict[Any, _Function] = OrderedDict()
+        self._functions: OrderedDict[Any, Function] = OrderedDict()
         self._next_function = 0
-        self._live: dict[Any, _Record] = {}  # by native entry
-        self._refused: OrderedDict[Any, _Record] = OrderedDict()
-        self._leaving: list[tuple[_Record, Captured]] = []  # evicted, with replays still in flight
         self._budget = Budget(free=max_graphs)
-        self._counts = {"captures": 0, "failures": 0, "evictions": 0, "hits": 0, "misses": 0, "off": 0}
+        self._counts = {"captures": 0, "failures": 0, "hits": 0, "misses": 0, "off": 0}
         self._bypasses: dict[str, int] = {}
-        self._saved_us = 0.0  # by records that are gone
         self._table: Any = native.GraphTable(self._backend.cuda, capture_after) if READY else None
+        self._records = Records(self._table, max_graphs, max_bytes, capture_after)
         if self._table is not None and outputs == "borrow":
             self._table.borrowing = 1
         self._number = f"cache {next(_numbers)}"  # a str: torch.compile never makes it symbolic
@@ -188,7 +145,7 @@ class CUDAGraphCache:
         assert call is not None
         return call
 
-    def _function(self, fn: Callable[..., Any]) -> _Function:
+    def _function(self, fn: Callable[..., Any]) -> Function:
         try:
             known = self._functions.get(fn)
             key: Any = fn
@@ -201,16 +158,18 @@ class CUDAGraphCache:
             raise TypeError(f"fn: expected a callable, got {type(fn).__name__}")
         with self._lock:
             self._next_function += 1
-            made = _Function(self._next_function, fn, getattr(fn, "__qualname__", None) or type(fn).__name__)
+            made = Function(self._next_function, fn, getattr(fn, "__qualname__", None) or type(fn).__name__)
             made.call = self._caller(made)
             self._functions[key] = made
             if len(self._functions) > MAX_FUNCTIONS:
                 old = next((k for k, f in self._functions.items() if f.keys == 0 and f is not made), None)
                 if old is not None:
-                    del self._functions[old]
+                    gone = self._functions.pop(old)
+                    if self._table is not None:
+                        self._table.forget_function(gone.number)
         return made
 
-    def _caller(self, function: _Function) -> Callable[..., Any]:
+    def _caller(self, function: Function) -> Callable[..., Any]:
         fn, number, cache_number = function.fn, function.number, self._number
         if self._table is None:
 
@@ -245,11 +204,12 @@ class CUDAGraphCache:
 
     # ---- One call that the hot path does not answer ---------------------------------------------------------------
 
-    def _decide(self, function: _Function, sighting: Any, args: Any, kwargs: Any) -> Any:
+    def _decide(self, function: Function, sighting: Any, args: Any, kwargs: Any) -> Any:
         with self._lock:
-            self._sweep()
-            self._check_lent(sighting.tensors)
-            record = None if sighting.entry is None else self._live.get(sighting.entry)
+            self._records.sweep()
+            if self.outputs == "borrow":
+                check_lent(sighting.tensors)
+            record = None if sighting.entry is None else self._records.live.get(sighting.entry)
             if record is None and sighting.entry is None and sighting.ready:
                 record = self._consider(function, sighting, args, kwargs)
                 if record is not None and record.captured is not None:
@@ -290,7 +250,7 @@ class CUDAGraphCache:
             self._budget.note_eager((time.perf_counter() - begin) * 1e6)
         return result
 
-    def _turn(self, record: _Record) -> str | None:
+    def _turn(self, record: Record) -> str | None:
         """How a call of a key on trial runs: "replay", "eager", or None when the trial has just ended badly."""
         trial = record.trial
         assert trial is not None
@@ -305,11 +265,11 @@ class CUDAGraphCache:
         if gain.ratio >= self._min_gain:
             record.state = "on"
             return "replay"
-        self._refuse(record, "off", f"eager takes {gain.eager_us:.1f} us, a replay {gain.replay_us:.1f} us")
+        self._records.refuse(record, "off", f"eager takes {gain.eager_us:.1f} us, a replay {gain.replay_us:.1f} us")
         self._counts["off"] += 1
         return None
 
-    def _replay(self, record: _Record, sighting: Any, function: _Function, args: Any, kwargs: Any) -> Any:
+    def _replay(self, record: Record, sighting: Any, function: Function, args: Any, kwargs: Any) -> Any:
         captured = record.captured
         assert captured is not None
         result = captured.replay(record.entry, sighting)
@@ -320,29 +280,29 @@ class CUDAGraphCache:
             self._speed_up(record)
         record.entry.hits += 1
         self._counts["hits"] += 1
-        return self._lend(record, result) if self.outputs == "borrow" else result
+        return lend(record, result) if self.outputs == "borrow" else result
 
     # ---- Captures -----------------------------------------------------------------------------------------------
 
-    def _consider(self, function: _Function, sighting: Any, args: Any, kwargs: Any) -> _Record | None:
+    def _consider(self, function: Function, sighting: Any, args: Any, kwargs: Any) -> Record | None:
         """Captures a call that was seen often enough, if there is room and it can be paid."""
         table, budget = self._table, self._budget
         unseen = table.misses + table.off
-        if not budget.admits(unseen, self._saved()) or not self._make_room():
+        if not budget.admits(unseen, self._records.saved()) or not self._records.make_room():
             table.snooze(sighting.hash, SNOOZE)
             return None
         return self._add(function, sighting, args, kwargs)
 
-    def _add(self, function: _Function, sighting: Any, args: Any, kwargs: Any) -> _Record:
+    def _add(self, function: Function, sighting: Any, args: Any, kwargs: Any) -> Record:
         """A new key, captured or failed."""
-        record = _Record(
+        record = Record(
             function, self._table.insert(sighting), sighting.hash, describe(sighting.tensors), trial=self._new_trial()
         )
         function.keys += 1
         record.moving = {i for i, stayed in enumerate(sighting.stayed) if not stayed}
         if self._capture(record, sighting, args, kwargs):
-            self._live[record.entry] = record
-            if self._over_bytes(record):
+            self._records.live[record.entry] = record
+            if self._records.over_bytes(record):
                 return record
             if record.trial is None:
                 record.state = "on"
@@ -351,7 +311,7 @@ class CUDAGraphCache:
     def _new_trial(self) -> Trial | None:
         return Trial() if self._measure_gain else None
 
-    def _capture(self, record: _Record, sighting: Any, args: Any, kwargs: Any) -> bool:
+    def _capture(self, record: Record, sighting: Any, args: Any, kwargs: Any) -> bool:
         tensors = sighting.tensors
         in_place = [i not in record.moving for i in range(len(tensors))]
         begin = time.perf_counter()
@@ -366,10 +326,10 @@ class CUDAGraphCache:
         self._budget.note_capture((time.perf_counter() - begin) * 1e6)
         if reason:
             self._counts["failures"] += 1
-            self._refuse(record, "failed", reason)
+            self._records.refuse(record, "failed", reason)
         return not reason
 
-    def _moved(self, record: _Record, sighting: Any) -> set[int]:
+    def _moved(self, record: Record, sighting: Any) -> set[int]:
         """Inputs that the graph reads in place and that are elsewhere now."""
         captured = record.captured
         assert captured is not None
@@ -379,108 +339,27 @@ class CUDAGraphCache:
             if captured.in_place[i] and now != then
         }
 
-    def _capture_again(self, record: _Record, moved: set[int], sighting: Any, args: Any, kwargs: Any) -> bool:
+    def _capture_again(self, record: Record, moved: set[int], sighting: Any, args: Any, kwargs: Any) -> bool:
         """Captures a key whose inputs moved, with a buffer for those; the second time, for all."""
         record.moving |= moved if record.captures == 1 else set(range(len(sighting.tensors)))
         record.captures += 1
-        self._let_go(record)
+        self._records.let_go(record)
         record.trial = self._new_trial()
         record.gain = None
         record.state = "trial" if record.trial is not None else "on"
-        record.entry.state = _WATCHED
-        return self._capture(record, sighting, args, kwargs) and not self._over_bytes(record)
+        record.entry.state = WATCHED
+        return self._capture(record, sighting, args, kwargs) and not self._records.over_bytes(record)
 
-    def _speed_up(self, record: _Record) -> None:
+    def _speed_up(self, record: Record) -> None:
         """From now on C++ replays it. Not graphs with random numbers, whose offsets torch keeps, nor lent outputs,
         which Python counts."""
         if record.captured is not None and record.captured.armed and self.outputs != "borrow":
-            record.entry.state = _ON
-
-    def _refuse(self, record: _Record, state: str, reason: str) -> None:
-        """The key runs eagerly from now on, and is remembered among others of its kind."""
-        self._let_go(record)
-        record.state, record.reason, record.trial = state, reason, None
-        record.entry.state = _OFF
-        self._live.pop(record.entry, None)
-        self._refused[record.entry] = record
-        if len(self._refused) > MAX_REFUSED:
-            _, old = self._refused.popitem(last=False)
-            self._drop(old)
-
-    # ---- Memory -------------------------------------------------------------------------------------------------
-
-    def _held_bytes(self) -> int:
-        return sum(record.bytes for record in self._live.values()) + sum(c.bytes for _, c in self._leaving)
-
-    def _make_room(self) -> bool:
-        """Room for one more graph; False when all are pinned."""
-        while len(self._live) >= self.max_graphs:
-            if not self._evict(None):
-                return False
-        return True
-
-    def _over_bytes(self, record: _Record) -> bool:
-        """Evicts others until the limit holds; True when `record` itself cannot stay."""
-        if self.max_bytes is None:
-            return False
-        while sum(r.bytes for r in self._live.values()) > self.max_bytes:
-            if record.bytes > self.max_bytes or not self._evict(record):
-                self._refuse(record, "off", f"{record.bytes} bytes do not fit into max_bytes={self.max_bytes}")
-                return True
-        return False
-
-    def _evict(self, keep: _Record | None) -> bool:
-        """Drops the graph that was used longest ago."""
-        candidates = [r for r in self._live.values() if not r.pinned and r is not keep]
-        if not candidates:
-            return False
-        victim = min(candidates, key=lambda r: r.entry.last_use)
-        del self._live[victim.entry]
-        self._counts["evictions"] += 1
-        self._let_go(victim)
-        self._drop(victim)
-        return True
-
-    def _drop(self, record: _Record) -> None:
-        """Forgets a key; it is new when it comes again."""
-        if record.gain is not None:
-            self._saved_us += record.entry.hits * max(record.gain.saved_us, 0.0)
-        record.function.keys -= 1
-        self._table.erase(record.entry)
-        self._table.snooze(record.hash, self._capture_after)
-
-    def _let_go(self, record: _Record) -> None:
-        """Frees a record's graph now if it is idle, else when its last replay has passed."""
-        captured, record.captured = record.captured, None
-        if captured is None:
-            return
-        record.entry.retire()
-        if captured.idle():
-            captured.free(record.entry)
-        else:
-            self._leaving.append((record, captured))
-
-    def _sweep(self) -> None:
-        if self._leaving:
-            waiting = self._leaving
-            self._leaving = [(r, c) for r, c in waiting if not c.idle()]
-            for record, captured in waiting:
-                if captured.idle() and all(captured is not c for _, c in self._leaving):
-                    captured.free(record.entry)
+            record.entry.state = ON
 
     def clear(self) -> None:
         """Forgets every key, waits for replays in flight and gives their memory back. Counters of `stats()` stay."""
         with self._lock:
-            for record in [*self._live.values(), *self._refused.values()]:
-                if record.captured is not None:
-                    captured, record.captured = record.captured, None
-                    captured.free(record.entry)
-                self._drop(record)
-            for record, captured in self._leaving:
-                captured.free(record.entry)
-            self._live.clear()
-            self._refused.clear()
-            self._leaving.clear()
+            self._records.clear()
             self._budget = Budget(free=self.max_graphs)
             if self._table is not None:
                 self._table.forget()
@@ -506,7 +385,7 @@ class CUDAGraphCache:
         """The opposite of `pin`."""
         with self._lock:
             sighting = self._look(fn, args, kwargs)
-            record = None if sighting is None or sighting.entry is None else self._live.get(sighting.entry)
+            record = None if sighting is None or sighting.entry is None else self._records.live.get(sighting.entry)
             if record is not None:
                 record.pinned = False
 
@@ -522,16 +401,16 @@ class CUDAGraphCache:
             return None
         return seen
 
-    def _ready(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> _Record | None:
+    def _ready(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Record | None:
         with self._lock:
             sighting = self._look(fn, args, kwargs)
             if sighting is None:
                 return None
             if sighting.entry is not None:
-                record = self._live.get(sighting.entry)
+                record = self._records.live.get(sighting.entry)
                 return record if record is not None and record.captured is not None else None
             self._backend.warm_up(fn, args, kwargs, sighting.tensors)
-            if not self._make_room():
+            if not self._records.make_room():
                 return None
             record = self._add(self._function(fn), sighting, args, kwargs)
             if record.captured is None:
@@ -539,49 +418,18 @@ class CUDAGraphCache:
             record.captured.replay(record.entry, sighting)  # uploads the graph and tells whether it draws numbers
             return record
 
-    # ---- Borrowed outputs ---------------------------------------------------------------------------------------
-
-    def _lend(self, record: _Record, result: Any) -> Any:
-        """Views of the graph's outputs that know which replay they are of."""
-        record.generation += 1
-        lent = []
-        for tensor in _tensors(result):
-            view = tensor.detach()
-            view._robocache_lent = (record, record.generation)  # type: ignore[attr-defined]
-            lent.append(view)
-            if record.generation > 1 and not tensor.is_inference():
-                torch._C._increment_version([tensor])  # autograd, too, sees that it was written
-        return substitute(result, iter(lent))
-
-    def _check_lent(self, tensors: list[Tensor]) -> None:
-        if self.outputs != "borrow":
-            return
-        for number, tensor in enumerate(tensors):
-            base = None if tensor.is_inference() else tensor._base
-            stamp = getattr(tensor, "_robocache_lent", None) or getattr(base, "_robocache_lent", None)
-            if stamp is not None and stamp[0].generation != stamp[1]:
-                raise BorrowedOutputError(
-                    f"tensor argument {number} is an output of {stamp[0].function.name}, lent at replay {stamp[1]}; "
-                    f"replay {stamp[0].generation} has written over it. Clone what outlives the next call, or use "
-                    f"outputs='clone'"
-                )
-
     # ---- Telling ------------------------------------------------------------------------------------------------
-
-    def _saved(self) -> float:
-        live = (r.entry.hits * max(r.gain.saved_us, 0.0) for r in self._live.values() if r.gain is not None)
-        return self._saved_us + sum(live)
 
     def stats(self) -> GraphStats:
         """Hits, misses, captures, evictions, bytes and what each key gains; `print` shows a report."""
         with self._lock:
-            self._sweep()
+            self._records.sweep()
             counts, table = self._counts, self._table
             bypasses = dict(self._bypasses)
             if table is not None:
                 for reason, count in table.left_alone().items():
                     bypasses[reason] = bypasses.get(reason, 0) + count
-            records = [*self._live.values(), *self._refused.values()]
+            records = [*self._records.live.values(), *self._records.refused.values()]
             keys = [
                 KeyStats(
                     r.function.name,
@@ -603,58 +451,14 @@ class CUDAGraphCache:
                 bypasses=bypasses,
                 captures=counts["captures"],
                 failures=counts["failures"],
-                evictions=counts["evictions"],
-                graphs=len(self._live),
+                evictions=self._records.evictions,
+                graphs=len(self._records.live),
                 max_graphs=self.max_graphs,
-                bytes=self._held_bytes(),
+                bytes=self._records.held_bytes(),
                 max_bytes=self.max_bytes,
-                saved_us=self._saved(),
+                saved_us=self._records.saved(),
                 keys=tuple(keys),
             )
 
     def __repr__(self) -> str:
         return f"CUDAGraphCache(max_graphs={self.max_graphs}, max_bytes={self.max_bytes}, outputs={self.outputs!r})"
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
-    return [tensor for item in items for tensor in _tensors(item)]
-
-
-_default: CUDAGraphCache | None = None
-_default_lock = threading.Lock()
-
-
-def graph_cache() -> CUDAGraphCache:
-    """The process's own cache, which `cuda_graph` uses: 32 graphs, cloned outputs.
-
-    Example:
-        >>> print(robocache.graph_cache().stats())
-    """
-    global _default
-    with _default_lock:
-        if _default is None:
-            _default = CUDAGraphCache()
-        return _default
-
-
-@overload
-def cuda_graph(fn: Callable[P, R], /) -> Callable[P, R]: ...
-@overload
-def cuda_graph(*, cache: CUDAGraphCache | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
-def cuda_graph(fn: Any = None, /, *, cache: CUDAGraphCache | None = None) -> Any:
-    """Decorator: repeated calls of the function are replayed as CUDA graphs.
-
-    Args:
-        fn: the function.
-        cache: which cache holds its graphs; None is `graph_cache()`.
-
-    Example:
-        >>> @robocache.cuda_graph
-        ... def batch(values, times, targets):
-        ...     return robocache.resample_trajectories(values, times, targets).softmax(-1)
-    """
-    held = graph_cache() if cache is None else cache
-    return held.wrap if fn is None else held.wrap(fn)

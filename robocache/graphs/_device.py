@@ -42,8 +42,8 @@ class Captured(Protocol):
         """Whether no replay is in flight."""
         ...
 
-    def free(self, entry: Any) -> None:
-        """Waits for the replays in flight, and for nothing else, and gives the memory back."""
+    def free(self) -> None:
+        """Waits for the replays in flight, and for nothing else, and gives the memory back. Its entry is retired."""
         ...
 
 
@@ -148,11 +148,14 @@ class CudaBackend:
         if stays.count(False) > MAX_TENSORS:
             raise CaptureFailed(f"it takes more than {MAX_TENSORS} tensors")
         with torch.cuda.device(device):
-            with torch.inference_mode(False):  # inference tensors have no version to look at
-                inputs = [
-                    t if stay else torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=device)
-                    for stay, t in zip(stays, tensors, strict=True)
-                ]
+            try:
+                with torch.inference_mode(False):  # inference tensors have no version to look at
+                    inputs = [
+                        t if stay else torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=device)
+                        for stay, t in zip(stays, tensors, strict=True)
+                    ]
+            except torch.OutOfMemoryError as error:
+                raise CaptureFailed(_words(error)) from None
             versions = [t._version for t in inputs]
             supply = iter(inputs)
             static_args = substitute(tuple(args), supply)
@@ -165,6 +168,9 @@ class CudaBackend:
                 result = self._record(graph, pool, device, fn, static_args, static_kwargs)
                 outputs, nodes = _checked(result, inputs, versions, device)
                 return CudaCaptured(graph, pool, device, inputs, stays, outputs, nodes, self._outputs, self._ring)
+            except torch.OutOfMemoryError as error:
+                graph.reset()
+                raise CaptureFailed(_words(error)) from None
             except BaseException:
                 graph.reset()
                 raise
@@ -330,8 +336,7 @@ class CudaCaptured:
     def idle(self) -> bool:
         return self._last is None or self._event.query()
 
-    def free(self, entry: Any) -> None:
-        entry.retire()
+    def free(self) -> None:
         if self._last is not None:
             self._event.synchronize()
         self._graph.reset()
