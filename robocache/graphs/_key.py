@@ -27,7 +27,7 @@ def _flags() -> tuple[Callable[[], Any], ...]:
         torch.is_grad_enabled,
         torch.is_inference_mode_enabled,
         torch.get_default_dtype,
-        partial(torch.is_autocast_enabled, "cuda"),
+        torch.is_autocast_enabled,  # without an argument: of CUDA
         partial(torch.get_autocast_dtype, "cuda"),
         c._get_deterministic_algorithms,
         c._get_deterministic_algorithms_warn_only,
