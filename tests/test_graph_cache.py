@@ -432,6 +432,15 @@ def test_a_function_that_never_repeats_is_looked_at_in_bursts_and_wakes_up() -> 
     assert stats.hits + stats.misses == 2399 and stats.hits > 1400
 
 
+def test_prewarm_wakes_a_function_that_is_looked_at_in_bursts() -> None:
+    cache, _ = make(measure_gain=False)
+    for n in range(1, 300):
+        cache(double, shaped(n))
+    assert cache.prewarm(double, shaped(7))
+    cache(double, shaped(7))
+    assert cache.stats().hits == 1
+
+
 def test_functions_made_anew_each_time_are_not_kept_forever() -> None:
     cache, _ = make()
     for _ in range(1500):

@@ -406,6 +406,7 @@ class CUDAGraphCache:
             sighting = self._look(fn, args, kwargs)
             if sighting is None:
                 return None
+            self._table.forget_function(self._function(fn).number)  # awake, should it have been looked at in bursts
             if sighting.entry is not None:
                 record = self._records.live.get(sighting.entry)
                 return record if record is not None and record.captured is not None else None
