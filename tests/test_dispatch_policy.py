@@ -106,6 +106,7 @@ def load_of(amount: float) -> Workload:
 
 def decide_load(policy: Policy, monkeypatch: pytest.MonkeyPatch, load: Workload, **said: Any) -> policies.Decision:
     monkeypatch.setattr(policies, "describe", lambda op, arguments, pinned: load)
+    policy._weighed.clear()
     return policy.decide(load.op, {"backend": "auto", **call("devoxelize", 2)[1], **_REST}, **said)
 
 

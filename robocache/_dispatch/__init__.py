@@ -10,8 +10,8 @@ and the environment, `device` and `transfers` are the GPU, `explain`, `tune` and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from torch.compiler import is_compiling
 
 from .. import _backend, _ops
 from . import settings
+
+if TYPE_CHECKING:
+    from .policy import Policy
 
 # Fewer elements in a call's first tensor are computed in less time than any round trip takes, on any CPU.
 SMALL = 4096
@@ -74,6 +77,18 @@ def considers_any(streams: Any) -> bool:
     return FORCED or total >= SMALL
 
 
+_policy: Callable[[], Policy] | None = None
+
+
+def _import_policy() -> Callable[[], Policy]:
+    """The function that gives the process's policy, imported when the first call asks."""
+    global _policy
+    from .policy import policy
+
+    _policy = policy
+    return policy
+
+
 class Routed(NamedTuple):
     """The answer of a call that was not left to its caller."""
 
@@ -87,15 +102,11 @@ def route(op: str, arguments: Mapping[str, Any]) -> Routed | None:
         op: one of calls.OPERATIONS.
         arguments: the public function's arguments by name, all of them, and nothing else.
     """
-    from .policy import policy
-
     said = settings.current()
-    if said is settings.INSIDE:
+    if said is settings.INSIDE or (arguments["backend"] != "auto" and said.result != "device"):
         return None
-    if arguments["backend"] != "auto" and said.result != "device":
-        return None
-    asked = policy()
-    plain = not FORCED and arguments["backend"] == "auto"
+    asked = (_policy or _import_policy())()
+    plain = not FORCED
     if plain and asked.is_settled(op, arguments):
         return None
     decision = asked.decide(op, arguments)

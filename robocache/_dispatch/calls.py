@@ -25,6 +25,7 @@ WORK: dict[str, tuple[str, ...]] = {
     "devoxelize": DEVOXELIZE_WORK,
 }
 OPERATIONS = tuple(WORK)
+STAGED = 1 << 16  # bytes; less goes along with others through a staging buffer, page-locked or not
 FUNCTIONS = {
     "resample": "resample_trajectories",
     "fuse": "fuse_multimodal",
@@ -67,6 +68,8 @@ def tensors_in(value: Any) -> list[Tensor]:
 def _collect(value: Any, found: dict[int, Tensor]) -> None:
     if isinstance(value, Tensor):
         found[id(value)] = value
+    elif value is None or isinstance(value, (str, int, float)):
+        return  # most arguments; asking for a Mapping takes longer
     elif isinstance(value, Mapping):
         for one in value.values():
             _collect(one, found)
@@ -261,9 +264,84 @@ def describe(op: str, arguments: Mapping[str, Any], pinned: Callable[[Tensor], b
     ordinary = locked = 0
     for tensor in tensors_in([value for name, value in arguments.items() if name != "out"]):
         size = tensor.numel() * tensor.element_size()
-        # A small tensor goes along with the others through one staging buffer.
-        if size >= 1 << 16 and pinned(tensor):
+        if size >= STAGED and pinned(tensor):
             locked += size
         else:
             ordinary += size
     return Workload(op, ordinary, locked, bytes_out, tuple([float(amount) for amount in work]))
+
+
+# ---- What decides a call's work, as a key ---------------------------------------------------------------------------
+# These run before every larger call on host tensors: attribute reads and a tuple, and nothing else.
+
+
+def _form(tensor: Any) -> Any:
+    return None if tensor is None else (tensor.shape, tensor.dtype)
+
+
+def _resample_key(a: Mapping[str, Any]) -> Any:
+    values, kind, splits, rows = a["values"], a["kind"], a["row_splits"], a["rows"]
+    return (
+        values.shape,
+        values.dtype,
+        a["target_times"].shape,
+        kind if type(kind) is str else repr(kind),
+        a["out_dtype"],
+        None if splits is None else splits.shape,
+        None if rows is None else rows.shape,
+    )
+
+
+def _fuse_key(a: Mapping[str, Any]) -> Any:
+    streams = a["streams"]
+    key: list[Any] = [a["target_times"].shape, a["out_dtype"]]
+    for stream in streams.values() if isinstance(streams, Mapping) else streams:
+        values, kind = stream.values, stream.kind
+        key += [values.shape, values.dtype, kind if type(kind) is str else repr(kind)]
+        key += [_form(stream.row_splits), _form(stream.rows)]
+    return tuple(key)
+
+
+def _voxel_key(points: Tensor, features: Any, a: Mapping[str, Any], *more: Any) -> Any:
+    reduce, grid_size = a["reduce"], a["grid_size"]
+    return (
+        points.shape,
+        points.dtype,
+        _form(features),
+        tuple(reduce) if type(reduce) is list else reduce,
+        tuple(grid_size) if type(grid_size) is list else grid_size,
+        a["out_dtype"],
+        *more,
+    )
+
+
+def _voxelize_key(a: Mapping[str, Any]) -> Any:
+    extras = (a["return_counts"], a["return_inverse"])
+    return _voxel_key(a["points"], a["features"], a, *extras, _form(a["row_splits"]))
+
+
+def _depth_key(a: Mapping[str, Any]) -> Any:
+    return _voxel_key(a["depth"], a["color"], a, a["return_counts"], a["return_inverse"])
+
+
+def _sparse_key(a: Mapping[str, Any]) -> Any:
+    return _voxel_key(a["points"], a["features"], a, a["max_voxels"], a["max_points"], _form(a["row_splits"]))
+
+
+def _devoxelize_key(a: Mapping[str, Any]) -> Any:
+    return _form(a["grid"]), _form(a["points"]), a["mode"], a["layout"], a["out_dtype"], _form(a["row_splits"])
+
+
+_KEYS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "resample": _resample_key,
+    "fuse": _fuse_key,
+    "voxelize": _voxelize_key,
+    "voxelize_sparse": _sparse_key,
+    "voxelize_depth": _depth_key,
+    "devoxelize": _devoxelize_key,
+}
+
+
+def signature(op: str, arguments: Mapping[str, Any]) -> Any:
+    """A key that calls share whose work and bytes are the same. May be unhashable where arguments are."""
+    return op, torch.get_num_threads(), _KEYS[op](arguments)

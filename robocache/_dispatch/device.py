@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import _backend
 from .._version import __version__
+from .calls import STAGED
 from .transfers import Transfers, is_pinned
 
 
@@ -140,7 +141,8 @@ class CudaDevice:
         return {**self._keys[index], "threads": torch.get_num_threads()}
 
     def is_pinned(self, tensor: Tensor) -> bool:
-        return torch.cuda.is_initialized() and not self.capturing() and is_pinned(tensor)
+        ready = torch.cuda.is_initialized() and tensor.is_cpu and not self.capturing()
+        return ready and is_pinned(tensor)
 
     def _of_current(self) -> Transfers:
         index = torch.cuda.current_device()
@@ -152,7 +154,7 @@ class CudaDevice:
     def upload(self, tensors: Sequence[Tensor], wait: bool) -> list[Tensor]:
         transfers = self._of_current()
         # A small tensor costs less through a shared staging buffer than in a copy of its own.
-        pinned = [t.numel() * t.element_size() >= 1 << 16 and t.is_contiguous() and is_pinned(t) for t in tensors]
+        pinned = [t.numel() * t.element_size() >= STAGED and t.is_contiguous() and is_pinned(t) for t in tensors]
         made = transfers.upload(tensors, pinned)
         if wait and any(pinned):
             torch.cuda.current_stream().synchronize()

@@ -251,7 +251,7 @@ class OperationModel:
         return Estimates(cpu + upload, gpu, upload, copy_in, max(gpu - copy_in - copy_out, 0.0), copy_out)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CostModel:
     """Every operation's sides, and the copies they share.
 

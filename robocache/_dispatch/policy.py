@@ -15,26 +15,16 @@ import torch
 from torch import Tensor
 
 from . import points, settings
-from .calls import OPERATIONS, Undescribed, Workload, describe, tensors_in
+from .calls import STAGED, Undescribed, Workload, describe, signature, tensors_in
 from .defaults import default_model
 from .device import CudaDevice, Device
 from .model import CostModel, Estimates
 
 BAND = 0.05  # the other side must look this much better before a choice changes
 SETTLED_RATIO = 1.25  # a call whose CPU time is this far below the GPU's is not weighed again
-_MOST_SETTLED = 4096
+_MOST_KEPT = 4096
 _ROOM_ASKED = 64 << 20  # bytes moved, from which asking for free memory costs nothing to speak of
-
-# The arguments that decide a call's work, by operation; calls that agree in them are weighed once.
-_DECIDING: dict[str, tuple[str, ...]] = {
-    "resample": ("values", "target_times", "kind", "row_splits", "rows", "out_dtype"),
-    "fuse": ("streams", "target_times", "out_dtype"),
-    "voxelize": ("points", "features", "grid_size", "reduce", "row_splits", "out_dtype", "return_counts", "layout"),
-    "voxelize_sparse": ("points", "features", "max_voxels", "max_points", "reduce", "row_splits"),
-    "voxelize_depth": ("depth", "color", "grid_size", "reduce", "out_dtype", "return_counts", "layout"),
-    "devoxelize": ("grid", "points", "mode", "layout", "row_splits", "out_dtype"),
-}
-assert tuple(_DECIDING) == OPERATIONS
+_WATCHED = "a torch mode, transform or tracer is active"
 
 
 class Decision(NamedTuple):
@@ -81,25 +71,6 @@ def _in_a_loader_worker() -> bool:
     return torch.utils.data.get_worker_info() is not None
 
 
-def _signature(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.shape, value.dtype
-    if value is None or isinstance(value, (str, int, float, torch.dtype)):
-        return value
-    if isinstance(value, Mapping):
-        value = tuple(value.values())
-    if isinstance(value, (list, tuple)):
-        return tuple([_signature(one) for one in value])
-    if hasattr(value, "row_splits"):  # a Stream
-        return (
-            _signature(value.values),
-            repr(value.kind),
-            _signature(value.row_splits),
-            None if value.rows is None else value.rows.shape,
-        )
-    return repr(value)
-
-
 class Policy:
     """Decides call by call. One serves a process; all of its methods may be used from several threads at once.
 
@@ -111,7 +82,8 @@ class Policy:
         self.device = device
         self._models: dict[Any, CostModel] = {}
         self._last: dict[tuple[str, str], str] = {}  # side by (operation, result)
-        self._settled: set[Any] = set()
+        self._settled: set[Any] = set()  # signatures of calls that stay on the CPU
+        self._weighed: dict[Any, tuple[Workload, Estimates]] = {}
         self._lock = threading.Lock()
         self._has_files: bool | None = None
 
@@ -152,6 +124,7 @@ class Policy:
             self._models.clear()
             self._last.clear()
             self._settled.clear()
+            self._weighed.clear()
             self._has_files = None
 
     # ---- Rules ----------------------------------------------------------------------------------------------------
@@ -167,7 +140,7 @@ class Policy:
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             return "a gradient is wanted"
         if _something_watches():
-            return "a torch mode, transform or tracer is active"
+            return _WATCHED
         reason = self.device.why_not()
         if reason is not None:
             return f"no GPU can be used: {reason}"
@@ -191,11 +164,10 @@ class Policy:
 
     def is_settled(self, op: str, arguments: Mapping[str, Any]) -> bool:
         """Whether a call like this one is known to stay on the CPU, for the model and any kind of host memory."""
-        return self._key(op, arguments) in self._settled
-
-    @staticmethod
-    def _key(op: str, arguments: Mapping[str, Any]) -> Any:
-        return (op, torch.get_num_threads(), *[_signature(arguments[name]) for name in _DECIDING[op]])
+        try:
+            return signature(op, arguments) in self._settled
+        except (TypeError, AttributeError):  # something unhashable, or wrong
+            return False
 
     def decide(self, op: str, arguments: Mapping[str, Any], remember: bool = True) -> Decision:
         """The side of a call on host tensors.
@@ -231,30 +203,64 @@ class Policy:
             return stays("a DataLoader worker leaves the GPU to the process that trains")
         if not self.device.started() and not self.has_files():
             return stays("this process has not started CUDA, and nothing was tuned: run `robocache tune`")
-        obstacle = self._obstacle(arguments)
-        if obstacle is not None:
-            return stays(obstacle)
-        try:
-            load = describe(op, arguments, self.device.is_pinned)
-        except Undescribed:
-            return stays("the arguments do not fit together; the call says how")
+        missing = self.device.why_not()
+        if missing is not None:
+            return stays(f"no GPU can be used: {missing}")
+        if _something_watches():
+            return stays(_WATCHED)
         model = self.model()
         if model.source == "default" and not self.device.started():
-            return stays(f"this process has not started CUDA, and this machine is {model.where}", None, load)
-        estimates = model.estimate(load, result)
+            return stays(f"this process has not started CUDA, and this machine is {model.where}")
+        try:
+            load, estimates = self._weigh(op, arguments, result, model)
+        except Undescribed:
+            return stays("the arguments do not fit together; the call says how")
         asked = estimates.gpu_us * model.margin
         side, held = self._with_hysteresis((op, result), estimates.cpu_us / asked, remember)
         source = f"tuned points in {model.where}" if model.source == "file" else "defaults"
         if side == "cuda":
-            why = self._reluctance(load, result)
+            why = self._obstacle(arguments) or self._reluctance(load, result)
             if why is not None:
                 return stays(why, estimates, load, source)
-        elif remember and result == "host":
-            self._settle(op, arguments, load, model)
         margin = "" if model.margin == 1 else f", and the GPU must look {model.margin:g} times faster"
         lesser = "less" if (estimates.cpu_us > asked) == (side == "cuda") else f"within {BAND:.0%}, so the side is kept"
         reason = f"{'the GPU' if side == 'cuda' else 'the CPU'} takes {lesser}, by {source}{margin}"
         return Decision(side, result, model.source, reason, estimates, load, source, held)
+
+    def _weigh(
+        self, op: str, arguments: Mapping[str, Any], result: str, model: CostModel
+    ) -> tuple[Workload, Estimates]:
+        """A call's work and what it takes; kept, because calls repeat."""
+        key: Any = None
+        try:
+            key = (model, result, *self._bytes_in(arguments), signature(op, arguments))
+            found = self._weighed.get(key)
+            if found is not None:
+                return found
+        except (TypeError, AttributeError):  # something unhashable, or wrong
+            key = None
+        load = describe(op, arguments, self.device.is_pinned)
+        found = (load, model.estimate(load, result))
+        if key is not None:
+            with self._lock:
+                if len(self._weighed) >= _MOST_KEPT:
+                    self._weighed.clear()
+                self._weighed[key] = found
+                if result == "host" and self._stays_anyway(load, model):
+                    if len(self._settled) >= _MOST_KEPT:
+                        self._settled.clear()
+                    self._settled.add(key[-1])
+        return found
+
+    def _bytes_in(self, arguments: Mapping[str, Any]) -> tuple[int, int]:
+        """Bytes of all inputs, and of the large ones in page-locked memory."""
+        total = locked = 0
+        for tensor in tensors_in(list(arguments.values())):
+            size = tensor.numel() * tensor.element_size()
+            total += size
+            if size >= STAGED and self.device.is_pinned(tensor):
+                locked += size
+        return total, locked
 
     def _with_hysteresis(self, of: tuple[str, str], ratio: float, remember: bool) -> tuple[str, bool]:
         """The side for a ratio of CPU to GPU time, and whether only the band decided it."""
@@ -265,15 +271,14 @@ class Policy:
             self._last[of] = side
         return side, side != better
 
-    def _settle(self, op: str, arguments: Mapping[str, Any], load: Workload, model: CostModel) -> None:
-        """Remembers a call that would stay on the CPU even with its inputs in page-locked memory."""
-        best = model.estimate(load._replace(pageable=0, pinned=load.pageable + load.pinned), "host")
-        usual = model.estimate(load._replace(pageable=load.pageable + load.pinned, pinned=0), "host")
-        if max(best.cpu_us, usual.cpu_us) * SETTLED_RATIO < min(best.gpu_us, usual.gpu_us) * model.margin:
-            with self._lock:
-                if len(self._settled) >= _MOST_SETTLED:
-                    self._settled.clear()
-                self._settled.add(self._key(op, arguments))
+    def _stays_anyway(self, load: Workload, model: CostModel) -> bool:
+        """Whether a call would stay on the CPU by far, with its inputs in either kind of memory."""
+        moved = load.pageable + load.pinned
+        for one in (load._replace(pageable=0, pinned=moved), load._replace(pageable=moved, pinned=0)):
+            found = model.estimate(one, "host")
+            if found.cpu_us * SETTLED_RATIO >= found.gpu_us * model.margin:
+                return False
+        return True
 
 
 _policy: Policy | None = None
