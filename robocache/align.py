@@ -73,8 +73,9 @@ def resample_trajectories(
         return_valid: also return the mask of valid targets.
         out_dtype: dtype of the output; that of the values where None. fp16, bf16 and fp32 compute in fp32, fp64 in
         fp64. out: tensor [B, T, D] to fill, any strides; not together with gradients.
-        backend: "auto" (the native kernels for the tensors' device), "cpu", "cuda", or "torch" (the plain torch
-            reference). A backend that is named and cannot run raises.
+        backend: "auto" (the native kernels for the tensors' device; host tensors go through a GPU and back where that
+            takes less time, see `robocache.explain`), "cpu", "cuda", or "torch" (the plain torch reference). A backend
+            that is named and cannot run raises.
 
     Returns:
         [B, T, D] ([T, D] for one sequence alone), or with `return_valid` that and a bool mask [B, T]. A sequence

@@ -83,8 +83,9 @@ def voxelize_point_cloud(
             points are not among them.
         out: grids to add to (a dict of them for several names): occupancy sets 1 and leaves the rest, counts are added.
             Only these two; contiguous; returned again.
-        backend: "auto" (the native kernels for the tensors' device), "cpu", "cuda", or "torch" (the plain torch
-            reference). A backend that is named and cannot run raises.
+        backend: "auto" (the native kernels for the tensors' device; host tensors go through a GPU and back where that
+            takes less time, see `robocache.explain`), "cpu", "cuda", or "torch" (the plain torch reference). A backend
+            that is named and cannot run raises.
 
     Returns:
         Occupancy and count [B, X, Y, Z], the others [B, X, Y, Z, C]; points [N, 3] give results without B. A dict by

@@ -194,8 +194,12 @@ def test_an_earlier_fault_is_told_apart() -> None:
 def test_a_capture_keeps_the_cpu() -> None:
     function, arguments = call("resample", 2)
     want = function(**arguments, backend="cpu")
+    points.save(_tuned_to_the_gpu())
+    policies.policy().forget()
     x = torch.zeros(8, device="cuda")
-    robocache.explain(function, **arguments)  # what is asked only once was asked before the capture
+    torch.cuda.synchronize()
+    # What is asked only once is asked before the capture.
+    assert robocache.explain(function, **arguments).choice == "cuda"
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         x += 1
