@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import robocache
 from robocache.datasets import DatasetError, from_arrays
 from robocache.datasets._clock import frame_ticks, rational_rate, second_ticks, ticks_for
 from robocache.datasets._kinds import kind_of_columns, units_of_columns, words
@@ -109,6 +110,12 @@ def test_wrong_arrays_are_named(content: Any, settings: dict[str, Any], message:
         from_arrays(content, **settings)
 
 
+def test_the_sample_that_holds_at_a_time() -> None:
+    stream = from_arrays([{"s": (np.zeros(4), np.array([10, 20, 20, 35]))}])[0].streams["s"]
+    assert stream.index_at([0, 9, 10, 19, 20, 34, 35, 99]).tolist() == [0, 0, 0, 0, 2, 2, 3, 3]
+    assert stream.index_at(20) == 2
+
+
 def test_a_dataset_error_names_its_place_and_survives_pickle() -> None:
     error = DatasetError("is cut off", file="a/b", category="truncated file").at(episode=7, file="other")
     again = pickle.loads(pickle.dumps(error))
@@ -162,3 +169,8 @@ def test_units_are_told_by_names() -> None:
     assert units_of_columns(["x_m", "yaw_deg", "grip"]) == "m, deg, ?"
     assert units_of_columns(["x", "y"]) is None
     assert units_of_columns(None) is None
+
+
+def test_the_package_reaches_its_datasets() -> None:
+    assert robocache.datasets.from_arrays is from_arrays
+    assert "datasets" in robocache.__all__

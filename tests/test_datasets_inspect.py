@@ -64,6 +64,7 @@ def test_the_text_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         "error: not finite: action: episode 1: 1 values are NaN or Inf, the first at step 2, column 1" in captured.out
     )
     assert "32 x 48 x 3" in captured.out
+    assert "30 Hz" in captured.out
     assert "2 of 2" not in captured.out
     assert "inspect" in captured.err  # the bar
 

@@ -43,6 +43,8 @@ def test_the_frame_that_was_asked_for(form: str, fps: float, tmp_path: Path) -> 
         assert frames[0].dtype == np.uint8
         assert frames[0].shape == (32, 48, 3)
         assert frames.batch([]).shape == (0, 32, 48, 3)
+        halfway = stream.times[2:5] + np.diff(stream.times[:2]) // 2
+        assert numbers(frames.batch(stream.index_at(halfway))) == [2, 3, 4]
         with pytest.raises(IndexError):
             frames[length]
 

@@ -92,6 +92,15 @@ class EpisodeStream:
             self._times = self._load_times()
         return self._times
 
+    def index_at(self, ticks: Any) -> NDArray[np.int64]:
+        """Index of the sample that holds at each time [T] in ticks: the last at or before it, else the first.
+
+        Example:
+            >>> frames = camera.values.batch(camera.index_at(state.times[10:20]))
+        """
+        found = np.searchsorted(self.times, np.asarray(ticks, np.int64), side="right") - 1
+        return np.maximum(found, 0).astype(np.int64)
+
     def __len__(self) -> int:
         return self._length
 

@@ -79,7 +79,7 @@ def _overview(dataset: Dataset, audit: Audit) -> Iterator[str]:
 
 
 def _stream_table(dataset: Dataset, audit: Audit) -> Iterator[str]:
-    rows = [("stream", "shape", "dtype", "samples", "range", "kind", "units")]
+    rows = [("stream", "shape", "dtype", "samples", "range", "rate", "kind", "units")]
     for name, spec in dataset.specs.items():
         summary = audit.streams[name]
         span = ""
@@ -88,7 +88,8 @@ def _stream_table(dataset: Dataset, audit: Audit) -> Iterator[str]:
         shape = " x ".join("?" if size < 0 else str(size) for size in spec.shape)
         form = "text" if spec.modality == "text" else str(spec.dtype)
         kind = _kind(spec) if spec.modality == VECTOR else spec.modality
-        rows.append((name, shape, form, str(summary.samples), span, kind, spec.units or ""))
+        rate = "" if spec.rate is None else f"{float(spec.rate):g} Hz"
+        rows.append((name, shape, form, str(summary.samples), span, rate, kind, spec.units or ""))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
