@@ -47,6 +47,7 @@ __global__ __launch_bounds__(kEachThreads, passes_at_once(kSource, kSides)) void
             }
         }
     });
+    wait_for_previous();  // also without a point: what comes next counts on it
 }
 
 // `look`: read a word before the atomic, which pays where most bits are set already.
@@ -81,6 +82,7 @@ __global__ __launch_bounds__(kEachThreads, passes_at_once(kSource, kSides)) void
             }
         }
     });
+    wait_for_previous();
 }
 
 // Looks at the points and writes nothing but what the call wants beside its outputs.
