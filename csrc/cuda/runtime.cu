@@ -87,6 +87,11 @@ int multiprocessors(int32_t device) {
     return attribute(known, device, cudaDevAttrMultiProcessorCount, 1);
 }
 
+int shared_memory(int32_t device) {
+    static std::atomic<int> known[kMaxDevices];
+    return attribute(known, device, cudaDevAttrMaxSharedMemoryPerBlockOptin, 48 * 1024);
+}
+
 bool launches_early(int32_t device) {
     static std::atomic<int> known[kMaxDevices];
     return attribute(known, device, cudaDevAttrComputeCapabilityMajor, 0) >= 9;

@@ -29,6 +29,9 @@ private:
 // Multiprocessors of a device, asked once.
 int multiprocessors(int32_t device);
 
+// Bytes of shared memory that a block may ask for, asked once.
+int shared_memory(int32_t device);
+
 // True where a kernel can be launched before the one it waits for has ended (compute capability 9 and later); asked once.
 bool launches_early(int32_t device);
 

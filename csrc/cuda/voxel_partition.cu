@@ -15,6 +15,7 @@ namespace rc {
 namespace {
 
 constexpr uint32_t kMaxSlabs = 2048;  // of a sample: a block's counters of slabs
+constexpr int64_t kMaxSlabBytes = 128 * 1024;
 // Threads of a block and points of a thread. While there are few chunks, many threads; then long runs.
 constexpr int kSmallThreads = 1024;
 constexpr int kSmallItems = 4;
@@ -215,9 +216,13 @@ int64_t rows_of(int64_t cells) {
 }
 
 // Slabs as large as shared memory has them, but enough of them to fill the device.
-SlabDeal deal_of(int64_t batch, int64_t cells, bool count, int multiprocessors) {
-    const int64_t rows = rows_of(cells);
-    const int64_t most_rows = (count ? int64_t{1} << 15 : int64_t{1} << 16) >> kRowShift;  // of a slab
+SlabDeal deal_of(const rc_voxel_call& call, int multiprocessors) {
+    const bool count = find_output(call, RC_REDUCE_COUNT) != nullptr;
+    const int64_t batch = call.batch, rows = rows_of(cells_of(call.grid));
+    const int64_t row_bytes = kRowCells * (count ? sizeof(uint32_t) : sizeof(uint8_t));
+    const int64_t room = shared_memory(call.device) / row_bytes, usual = kMaxSlabBytes / row_bytes;
+    const int64_t held = room < usual ? room : usual, places = (int64_t{1} << 16) >> kRowShift;
+    const int64_t most_rows = held < places ? held : places;  // of a slab
     SlabDeal deal{0};
     while (deal.slabs() < rows &&
            ((rows + deal.slabs() - 1) >> deal.bits > most_rows || batch << deal.bits < multiprocessors * 7 / 8)) {
@@ -242,7 +247,6 @@ rc_status launch_slabs(const VoxelRun& run, const PartitionParams& part) {
 bool partition_takes(const rc_voxel_call& call, int multiprocessors) {
     const int64_t cells = cells_of(call.grid);
     const rc_voxel_output* occupancy = find_output(call, RC_REDUCE_OCCUPANCY);
-    const bool count = find_output(call, RC_REDUCE_COUNT) != nullptr;
     if (call.depth != nullptr || call.cloud->row_splits != nullptr) {
         return false;  // of images most atomics can be spared; how many points a packed sample has is known on the device
     }
@@ -252,7 +256,7 @@ bool partition_takes(const rc_voxel_call& call, int multiprocessors) {
     if (cells > INT32_MAX || call.batch > INT32_MAX / 64) {
         return false;
     }
-    const int64_t slabs = deal_of(call.batch, cells, count, multiprocessors).slabs();
+    const int64_t slabs = deal_of(call, multiprocessors).slabs();
     const int64_t points = total_points(call) / (call.batch > 0 ? call.batch : 1);
     // Chunks and slabs must each hold enough to be worth their block; few points in many cells are better off with
     // atomics.
@@ -266,7 +270,7 @@ rc_status voxelize_partition(VoxelRun* run) {
     const rc_voxel_output* count = find_output(call, RC_REDUCE_COUNT);
     const int64_t cells = run->params.grid.cells;
     PartitionParams part{};
-    part.deal = deal_of(call.batch, cells, count != nullptr, run->multiprocessors);
+    part.deal = deal_of(call, run->multiprocessors);
     part.rounds = static_cast<uint32_t>((rows_of(cells) + part.deal.slabs() - 1) >> part.deal.bits);
     const bool large = run->params.points.total > kManyPoints;
     const uint32_t chunk_points = large ? kLargeThreads * kLargeItems : kSmallThreads * kSmallItems;

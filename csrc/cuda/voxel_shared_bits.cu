@@ -19,8 +19,9 @@ namespace {
 constexpr int kThreads = 1024;
 constexpr int64_t kMaxParts = 2;           // of a sample, whose blocks each take all points
 constexpr int64_t kMaxCluster = 4;         // of blocks that share them
-constexpr int64_t kMaxBytes = 160 * 1024;  // of shared memory
+constexpr int64_t kMaxBytes = 160 * 1024;  // of bits; fewer where shared memory is short
 constexpr int64_t kWordCells = 128;        // bits of a 16-byte word
+constexpr int64_t kSpare = 16;             // bytes after the bits: packing may read a word past the last
 
 struct SharedBitsParams {
     uint32_t parts;       // blocks of a sample
@@ -257,14 +258,16 @@ __global__ __launch_bounds__(kThreads, blocks_at_once(kSource, kAhead)) void sha
 SharedBitsParams plan_of(const rc_voxel_call& call, int multiprocessors) {
     SharedBitsParams plan{};
     const int64_t cells = cells_of(call.grid), depth = call.grid.size[2];
+    const int64_t room = (shared_memory(call.device) - kSpare) / kSpare * kSpare;
+    const int64_t max_bytes = room < kMaxBytes ? room : kMaxBytes;
     const rc_voxel_output* occupancy = find_output(call, RC_REDUCE_OCCUPANCY);
     if (call.num_outputs != 1 || occupancy == nullptr || call.batch < 1 || cells < 1 ||
-        cells > kMaxParts * kMaxBytes * 8) {
+        cells > kMaxParts * max_bytes * 8) {
         return plan;
     }
     const int64_t bytes = (cells + 7) / 8;
     const int64_t wanted = (multiprocessors * 7 / 8 + call.batch - 1) / call.batch;
-    int64_t parts = (bytes + kMaxBytes - 1) / kMaxBytes;
+    int64_t parts = (bytes + max_bytes - 1) / max_bytes;
     plan.cluster = parts == 1 && wanted > 1 && wanted <= kMaxCluster && launches_early(call.device);
     if (plan.cluster) {
         while (parts < wanted) {
@@ -278,7 +281,7 @@ SharedBitsParams plan_of(const rc_voxel_call& call, int multiprocessors) {
     const int64_t unit = rows ? std::lcm(kWordCells, depth) : kWordCells;
     const int64_t part_cells = ((cells + parts - 1) / parts + unit - 1) / unit * unit;
     const int64_t held_cells = plan.cluster ? (cells + kWordCells - 1) / kWordCells * kWordCells : part_cells;
-    if ((!plan.cluster && parts > kMaxParts) || held_cells > kMaxBytes * 8 || part_cells * parts > INT32_MAX) {
+    if ((!plan.cluster && parts > kMaxParts) || held_cells > max_bytes * 8 || part_cells * parts > INT32_MAX) {
         return SharedBitsParams{};
     }
     plan.parts = static_cast<uint32_t>(parts);
@@ -305,7 +308,7 @@ rc_status voxelize_shared_bits(VoxelRun* run) {
     LaunchShape shape{};
     shape.blocks = static_cast<unsigned>(run->call->batch) * shared.parts;
     shape.threads = kThreads;
-    shape.shared = shared.held_cells / 8 + 16;  // packing may read a word past the last bits
+    shape.shared = shared.held_cells / 8 + kSpare;
     shape.stream = run->stream;
     shape.cluster = shared.cluster ? shared.parts : 1;
     const bool ahead = shape.blocks <= static_cast<unsigned>(run->multiprocessors);
