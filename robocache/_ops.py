@@ -24,7 +24,7 @@ TWINS = tuple(f"_{name}" for name in FUNCTIONAL)  # nothing above the kernel
 GRAD_TWINS = tuple(f"_{name}_grad" for name in FUNCTIONAL)  # with a gradient
 OUT = tuple(f"{name}_out" for name in FUNCTIONAL)
 BACKWARD = "resample_trajectories_backward"
-OPS = (*FUNCTIONAL, *TWINS, *GRAD_TWINS, *OUT, BACKWARD, *_voxel_ops.OPS)
+OPS: tuple[str, ...] = (*FUNCTIONAL, *TWINS, *GRAD_TWINS, *OUT, BACKWARD, *_voxel_ops.OPS)
 
 _DIFFERENTIABLE_IN_TIME = (KINDS["linear"], KINDS["pchip"])
 

@@ -21,7 +21,7 @@ GRAD_TWINS = tuple(f"_{name}_grad" for name in FUNCTIONAL)
 COMPOSITE = ("voxelize_out", "voxelize_depth_out")  # in terms of OUT
 OUT = tuple(f"_{name}" for name in COMPOSITE)
 BACKWARD = ("voxelize_backward", "devoxelize_backward")
-OPS = (*FUNCTIONAL, *TWINS, *GRAD_TWINS, *COMPOSITE, *OUT, *BACKWARD)
+OPS: tuple[str, ...] = (*FUNCTIONAL, *TWINS, *GRAD_TWINS, *COMPOSITE, *OUT, *BACKWARD)
 
 OCCUPANCY, COUNT, SUM, MEAN, MAX, MIN, ARGMAX, ARGMIN = range(8)
 INT32, INT64, BITS = 8, 9, 11

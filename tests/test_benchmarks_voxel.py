@@ -12,7 +12,18 @@ import torch
 
 import robocache
 from benchmarks import __main__ as command
-from benchmarks import bars, measure, provenance, report, timing, voxel_cases, voxel_checks, voxel_inputs, voxelize
+from benchmarks import (
+    bars,
+    measure,
+    provenance,
+    report,
+    tables,
+    timing,
+    voxel_cases,
+    voxel_checks,
+    voxel_inputs,
+    voxelize,
+)
 from benchmarks import voxel_peers as peers
 from benchmarks.voxel_cases import VoxelCase
 
