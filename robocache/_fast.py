@@ -36,6 +36,7 @@ def _configure() -> bool:
             "tensor_type": torch.Tensor,
             "stream_type": Stream,
             "empty": torch.empty,
+            "empty_strided": torch.empty_strided,
             "increment_version": torch._C._increment_version,
             "grad_enabled": torch.is_grad_enabled,
             "busy": (

@@ -196,6 +196,7 @@ bool configure(const py::capsule &exchange, uintptr_t parallel_for, const py::di
     config.tensor_type = reinterpret_cast<PyTypeObject *>(keep(needs["tensor_type"]));
     config.stream_type = reinterpret_cast<PyTypeObject *>(keep(needs["stream_type"]));
     config.empty = keep(needs["empty"]);
+    config.empty_strided = keep(needs["empty_strided"]);
     config.increment_version = keep(needs["increment_version"]);
     config.grad_enabled = keep(needs["grad_enabled"]);
     config.busy = keep(needs["busy"]);

@@ -19,6 +19,7 @@ struct Config {
     PyTypeObject *tensor_type = nullptr;
     PyTypeObject *stream_type = nullptr;
     PyObject *empty = nullptr;
+    PyObject *empty_strided = nullptr;
     PyObject *increment_version = nullptr;
     PyObject *grad_enabled = nullptr; // callable, no arguments
     PyObject *busy = nullptr;         // tuple of callables; one that returns neither 0, False nor None: not ours

@@ -24,7 +24,7 @@ namespace {
 
 Ref new_tensor(const Static &like, PyObject *device) {
     PyObject *arguments[4] = {like.shape.get(), like.clone_strides.get(), like.dtype.get(), device};
-    return Ref(PyObject_Vectorcall(config.empty_strided, arguments, 2, names.empty_keywords));
+    return Ref(PyObject_Vectorcall(config.empty_strided, arguments, 2, names.dtype_device));
 }
 
 class Builder {
