@@ -43,7 +43,6 @@ def places(store: EpisodeStore, count: int = 300) -> tuple[torch.Tensor, torch.T
     return rows, times * (store.ticks_per_second // 10**9)
 
 
-@pytest.mark.sanitize
 @pytest.mark.parametrize("steps", STEPS, ids=["horizon", "spans", "deltas"])
 @pytest.mark.parametrize("share", [None, 0.6, 0.0], ids=["kept", "partly spilled", "spilled"])
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=["own", "bf16"])
@@ -67,6 +66,15 @@ def test_the_devices_windows_are_the_cpus(
         torch.testing.assert_close(found[..., quaternions], expected[..., quaternions], equal_nan=True)
         rest = [c for c in range(expected.shape[-1]) if not quaternions.start <= c < quaternions.stop]
         assert_same_bits(found[..., rest], expected[..., rest], name)
+
+
+@pytest.mark.sanitize
+def test_a_small_draw_of_kept_and_spilled_episodes() -> None:
+    _, store = pair(0.6)
+    for anchors in ("frames", "times"):
+        batch = store.sample(64, delta_times=STEPS[2]["delta_times"], anchors=anchors)
+        assert bool((batch.episode >= store._kept).any()) and bool((batch.episode < store._kept).any())
+        assert bool(batch["state"].isfinite().all())
 
 
 def test_stored_episodes_are_the_cpus() -> None:
