@@ -87,7 +87,7 @@ def test_no_batch_reads_a_pool_before_its_copy_and_no_copy_overtakes_a_read(monk
                 torch.cuda._sleep(1_000_000)  # the training step: reads queue up behind it
                 got.append(fields_of(batch))
         torch.cuda.synchronize()
-    assert poison.copies > 9
+    assert poison.copies >= 9
     for ours, theirs in zip(got, want, strict=True):
         for name, tensor in theirs.items():
             assert_same_bits(ours[name], tensor, name)
