@@ -32,7 +32,8 @@ from . import (
     voxelize,
 )
 from .host import FUNCTIONS, run_host
-from .report import SUITES, line, text_table
+from .report import line, text_table
+from .tables import SUITES
 
 SCHEMA = 1
 _SELECT: dict[str, Callable[..., list[Any]]] = {
