@@ -17,18 +17,19 @@ from ..datasets._work import Request
 from ..store.episodes import plan_names, window_deltas
 from ..store.streams import layouts_of, main_clock
 from ..store.windows import Span, WindowPlan
-from .batch import LoaderBatch, texts_of
+from .aligning import Segment, read_batch
+from .arguments import check_whole, device_of, rank_and_world
+from .batch import LoaderBatch
 from .images import Gathered, ImageGatherer, ImagePlan
 from .meter import StarvationMeter
 from .order import EpochOrder
 from .pools import ReadyPool
 from .producer import PoolProducer, skipped_counts
-from .share import Piece, RankShare
+from .share import RankShare, pieces_from, share_of
 from .survey import survey
 from .workers import Workers
 
 _STATE_VERSION = 1
-Segment = tuple[ReadyPool, int, int]
 
 
 class DataLoader:
@@ -123,17 +124,17 @@ class DataLoader:
             ("seed", seed, 0),
             ("pool_bytes", pool_bytes, 1),
         ):
-            _check_whole(name, number, least)
+            check_whole(name, number, least)
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error: expected one of 'raise', 'skip', got {on_error!r}")
         self.dataset = dataset
         self.batch_size = batch_size
-        self.device = _device(device)
+        self.device = device_of(device)
         self.prefetch = prefetch
         self.drop_last = drop_last
         self.transform = transform
         self.on_error = on_error
-        self.rank, self.world_size = _share(rank, world_size)
+        self.rank, self.world_size = rank_and_world(rank, world_size)
         self._cut = (batch_size, self.rank, self.world_size, drop_last)
         self.meter = StarvationMeter()
         self.epoch = 0
@@ -189,7 +190,7 @@ class DataLoader:
         return self._order.total
 
     def _share_of(self, epoch: int, start: int) -> RankShare:
-        return _share_of(self._order, epoch, start, self._cut)
+        return share_of(self._order, epoch, start, self._cut)
 
     def _position(self) -> tuple[int, int]:
         """The epoch and the position in it of the next sample; the end of an epoch is the beginning of the next."""
@@ -232,14 +233,14 @@ class DataLoader:
                 "state: expected one of the same dataset, streams, dtype, pool_bytes and shuffle; its order differs"
             )
         for key in ("seed", "epoch", "position"):
-            _check_whole(f"state[{key!r}]", state[key], 0)
+            check_whole(f"state[{key!r}]", state[key], 0)
         self._stop()
         self._order.seed = state["seed"]
         self.epoch, self._start = state["epoch"], state["position"]
 
     def set_epoch(self, epoch: int) -> None:
         """Goes to the beginning of an epoch; does nothing where the loader is there already."""
-        _check_whole("epoch", epoch, 0)
+        check_whole("epoch", epoch, 0)
         if self._position() != (epoch, 0):
             self._stop()
             self.epoch, self._start = epoch, 0
@@ -263,7 +264,7 @@ class DataLoader:
         segments = [(self._pool(index, waits), a, b) for index, a, b in self._share.step(self._step)]
         gathered = self._gathered(segments, waits)
         aligning = time.perf_counter()
-        batch, events = self._read(segments, gathered)
+        batch, events = read_batch(self._plan, segments, gathered, self.device)
         now = time.perf_counter()
         if self.device.type == "cpu":
             waits["align"] = now - aligning
@@ -281,7 +282,7 @@ class DataLoader:
                 *(
                     self._workers,
                     self._order,
-                    _pieces(self._order, self.epoch, self._start, self._cut),
+                    pieces_from(self._order, self.epoch, self._start, self._cut),
                     self._layouts,
                     self._request,
                 ),
@@ -328,40 +329,6 @@ class DataLoader:
             self._first_held += 1
         if self._step >= self._share.steps:
             self._first_held = 0  # pools of the next epoch may be in hand
-
-    def _read(self, segments: list[Segment], gathered: Gathered | None) -> tuple[LoaderBatch, list[Any]]:
-        """The batch, and pairs of events around what the device waits for and does."""
-        events: list[Any] = []
-        cuda = self.device.type == "cuda"
-        if cuda:
-            stream = torch.cuda.current_stream(self.device)
-            for pool, _, _ in segments:
-                if stream.cuda_stream not in pool.slot.users:
-                    arrived = _event(stream)
-                    stream.wait_event(pool.ready)
-                    events.append(("copy", arrived, _event(stream)))
-                    pool.slot.users[stream.cuda_stream] = stream
-            started = _event(stream)
-        tables, reads = [], []
-        for pool, begin, end in segments:
-            # A copy, because the pool's memory is used again while the batch may still be in use.
-            table = pool.anchors[:, begin:end].clone()
-            tables.append(table)
-            reads.append(self._plan.read(pool.bound, table[0], table[1]))
-        if len(segments) == 1:
-            anchors, parts = tables[0], reads[0]
-        else:
-            anchors = torch.cat(tables, 1)
-            parts = [(torch.cat([v for v, _ in p]), torch.cat([m for _, m in p])) for p in zip(*reads, strict=True)]
-        if cuda:
-            events.append(("align", started, _event(stream)))
-        images: dict[str, Any] = {}
-        image_valid: dict[str, Any] = {}
-        if gathered is not None:
-            images = {name: found.to(self.device, non_blocking=True) for name, found in gathered.frames.items()}
-            image_valid = {name: found.to(self.device, non_blocking=True) for name, found in gathered.valid.items()}
-        texts = [texts_of(*segment) for segment in segments]
-        return LoaderBatch(self._plan, parts, anchors, images, image_valid, texts), events
 
     def _gathered(self, segments: list[Segment], waits: dict[str, float]) -> Gathered | None:
         """This step's images; starts on those of the next steps as far as their pools are there."""
@@ -455,51 +422,3 @@ class DataLoader:
             f"DataLoader({self.dataset!r}, {self.batch_size} windows a step, {len(self)} steps an epoch, "
             f"rank {self.rank} of {self.world_size}, {self._workers.count} {self._workers.kind} workers, {self.device})"
         )
-
-
-def _share_of(order: EpochOrder, epoch: int, start: int, cut: tuple[int, int, int, bool]) -> RankShare:
-    return RankShare(order.pools(epoch), order.total, start, *cut)
-
-
-def _pieces(order: EpochOrder, epoch: int, start: int, cut: tuple[int, int, int, bool]) -> Iterator[Piece]:
-    """What a rank takes, pool after pool, from a position on, without end. No method: the background thread holds it,
-    and must not hold the loader, which would then never end by itself."""
-    while True:
-        yield from _share_of(order, epoch, start, cut).pieces
-        epoch, start = epoch + 1, 0
-
-
-def _event(stream: Any) -> Any:
-    event = torch.cuda.Event(enable_timing=True)
-    event.record(stream)
-    return event
-
-
-def _check_whole(name: str, number: Any, least: int) -> None:
-    if isinstance(number, bool) or not isinstance(number, int) or number < least:
-        raise ValueError(f"{name}: expected a whole number of {least} or more, got {number!r}")
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    place = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
-    if place.type not in ("cuda", "cpu"):
-        raise ValueError(f"device: expected a cuda or cpu device, got {place}")
-    if place.type == "cuda" and place.index is None:
-        return torch.device("cuda", torch.cuda.current_device())
-    return place
-
-
-def _share(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """Rank and world size, of torch.distributed where they are not given."""
-    if (rank is None) != (world_size is None):
-        raise ValueError("rank, world_size: expected both or none")
-    if rank is None or world_size is None:
-        distributed = torch.distributed
-        if distributed.is_available() and distributed.is_initialized():
-            return distributed.get_rank(), distributed.get_world_size()
-        return 0, 1
-    _check_whole("world_size", world_size, 1)
-    _check_whole("rank", rank, 0)
-    if rank >= world_size:
-        raise ValueError(f"rank: expected less than world_size = {world_size}, got {rank}")
-    return rank, world_size

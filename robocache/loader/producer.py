@@ -143,7 +143,13 @@ class PoolProducer:
 
     def _make(self) -> ReadyPool:
         self.timeline.enter("disk")
-        host = self._collect()
+        try:
+            host = self._collect()
+        except BrokenExecutor as error:
+            raise RuntimeError(
+                f"a worker process died while it read an episode of {self._workers.dataset.path} (killed, out of "
+                f"memory, or crashed in a library)"
+            ) from error
         self.timeline.enter("copy")
         return self._copy(host) if self._copy_stream is not None else self._place(host)
 
@@ -175,11 +181,6 @@ class PoolProducer:
             future = self._reading.popleft()
             try:
                 episodes[row] = self._result(future)
-            except BrokenExecutor as error:
-                raise RuntimeError(
-                    f"a worker process died while episode {pool.episodes[row]} of {self._workers.dataset.path} was "
-                    f"waited for (killed, out of memory, or crashed in a library)"
-                ) from error
             except DatasetError as error:
                 if not self._skip:
                     raise

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .order import PoolPlan
+from .order import EpochOrder, PoolPlan
+
+Cut: TypeAlias = "tuple[int, int, int, bool]"  # batch, rank, world and drop_last of a RankShare
 
 
 @dataclass(frozen=True)
@@ -85,3 +88,15 @@ class RankShare:
     def consumed(self, steps: int, total: int) -> int:
         """The position of the epoch after so many steps, on every rank alike."""
         return min(self.start + steps * self.batch * self.world, total) if steps < self.steps else total
+
+
+def share_of(order: EpochOrder, epoch: int, start: int, cut: Cut) -> RankShare:
+    return RankShare(order.pools(epoch), order.total, start, *cut)
+
+
+def pieces_from(order: EpochOrder, epoch: int, start: int, cut: Cut) -> Iterator[Piece]:
+    """What a rank takes, pool after pool, from a position on, without end. No method: the background thread holds it,
+    and must not hold the loader, which would then never end by itself."""
+    while True:
+        yield from share_of(order, epoch, start, cut).pieces
+        epoch, start = epoch + 1, 0
