@@ -32,7 +32,7 @@ def file(suite: str, *rows: dict[str, Any], machine: str = "a-gpu", device: str 
 
 
 ALIGN = file("align", row("fuse-256-128-bf16", 6.2, eager=77.4, compile=8.7), row("other", 12.0))
-GRAPHS = file("graphs", row("pipeline", 20.0, eager=90.0))
+GRAPHS = file("rollout", row("pipeline", 20.0, eager=90.0))
 
 
 def block(name: str, inside: str = "") -> str:
@@ -40,7 +40,7 @@ def block(name: str, inside: str = "") -> str:
     return f"{begin}\n{inside}\n{end}\n"
 
 
-def pages(readme: str = "", page: str = "", suites: tuple[str, ...] = ("align", "graphs")) -> dict[Path, str]:
+def pages(readme: str = "", page: str = "", suites: tuple[str, ...] = ("align", "rollout")) -> dict[Path, str]:
     return {
         README: f"# A\n\n## Performance\n\n{readme}\n{block('headline')}\n## B\n\nTakes 3 us, 4x as fast.\n",
         PAGE: f"# P\n\n{page}\n" + "".join(block(suite) for suite in suites),
@@ -51,9 +51,9 @@ def test_headlines_and_whole_tables_of_known_and_new_suites() -> None:
     drawn, wrong = evidence.draw(pages(), [ALIGN, GRAPHS])
     assert wrong == []
     assert "| align | `fuse-256-128-bf16` | 6.20 | 77.4 | 8.70 (compile) | 1.40x | 43% |" in drawn[README]
-    assert "other" not in drawn[README] and "| graphs | `pipeline` |" in drawn[README]
+    assert "other" not in drawn[README] and "| rollout | `pipeline` |" in drawn[README]
     assert "### align on A GPU" in drawn[PAGE] and "| other |" in drawn[PAGE]
-    assert "| case | robocache | P99 | eager |" in drawn[PAGE]  # graphs has no columns of its own
+    assert "| case | robocache | P99 | eager |" in drawn[PAGE]  # a suite without columns of its own
     again, _ = evidence.draw(drawn, [ALIGN, GRAPHS])
     assert again == drawn
 
@@ -75,8 +75,8 @@ def test_a_changed_result_changes_the_pages() -> None:
 
 def test_a_suite_without_a_place_is_told() -> None:
     _, wrong = evidence.draw(pages(suites=("align",)), [ALIGN, GRAPHS])
-    assert wrong == ["graphs: expected its markers on one page, found them on 0"]
-    drawn, wrong = evidence.draw(pages(suites=("align", "graphs", "voxelize")), [ALIGN, GRAPHS])
+    assert wrong == ["rollout: expected its markers on one page, found them on 0"]
+    drawn, wrong = evidence.draw(pages(suites=("align", "rollout", "voxelize")), [ALIGN, GRAPHS])
     assert wrong == [] and drawn[PAGE].endswith(block("voxelize"))  # nothing measured, nothing shown
 
 
