@@ -7,30 +7,15 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// kVector neighbouring elements of the output, each rounded once; at once where the output's rows allow it.
-template <typename Value, int kVector, bool kPacked, typename Real>
-__device__ __forceinline__ void store_columns(void* out, int32_t dtype, bool same, int64_t to, const Real v[kVector]) {
-    if constexpr (kPacked) {
-        if (same) {
-            Pack<Value, kVector> pack;
-#pragma unroll
-            for (int k = 0; k < kVector; ++k) {
-                pack.at[k] = narrow<Value>(v[k]);
-            }
-            *reinterpret_cast<Pack<Value, kVector>*>(static_cast<Value*>(out) + to) = pack;
-            return;
-        }
-    }
-#pragma unroll
-    for (int k = 0; k < kVector; ++k) {
-        store_real(out, dtype, to + k, v[k]);
-    }
+template <typename Value, typename Real>
+__device__ __forceinline__ Real value_at(const Value* values, int64_t at) {
+    return static_cast<Real>(widen(__ldg(values + at)));
 }
 
 // One thread, one point and kVector columns; lanes of a point are neighbours.
-template <PointSource kSource, typename Value, int kVector, bool kPacked>
+template <PointSource kSource, typename Value, int kVector>
 __global__ __launch_bounds__(kThreads) void devoxelize_kernel(const __grid_constant__ DevoxelizeParams params,
-                                                              int32_t mode, int32_t out_dtype, bool same) {
+                                                              int32_t mode, int32_t out_dtype) {
     using PointReal = typename PointReader<kSource>::Real;
     using Real = std::conditional_t<sizeof(PointReal) == 8, double, compute_t<Value>>;
     const VoxelGridParams& grid = params.points.grid;
@@ -58,9 +43,10 @@ __global__ __launch_bounds__(kThreads) void devoxelize_kernel(const __grid_const
         if (mode == RC_DEVOXELIZE_NEAREST) {
             const int64_t from = sample + at[0] * params.stride[1] + at[1] * params.stride[2] +
                                  at[2] * params.stride[3];
-            Real v[kVector];
-            load_cell<kVector, kPacked>(values, from, params.stride[4], v);
-            store_columns<Value, kVector, kPacked>(params.out, out_dtype, same, to, v);
+#pragma unroll
+            for (int k = 0; k < kVector; ++k) {
+                store_real(params.out, out_dtype, to + k, value_at<Value, Real>(values, from + k * params.stride[4]));
+            }
             continue;
         }
         Stencil<PointReal> stencil;
@@ -71,11 +57,13 @@ __global__ __launch_bounds__(kThreads) void devoxelize_kernel(const __grid_const
             const int64_t from = sample + stencil.at[0][j >> 2] * params.stride[1] +
                                  stencil.at[1][(j >> 1) & 1] * params.stride[2] +
                                  stencil.at[2][j & 1] * params.stride[3];
-            load_cell<kVector, kPacked>(values, from, params.stride[4], corner[j]);
+#pragma unroll
+            for (int k = 0; k < kVector; ++k) {
+                corner[j][k] = value_at<Value, Real>(values, from + k * params.stride[4]);
+            }
         }
         const Real w[3] = {static_cast<Real>(stencil.weight[0]), static_cast<Real>(stencil.weight[1]),
                            static_cast<Real>(stencil.weight[2])};
-        Real v[kVector];
 #pragma unroll
         for (int k = 0; k < kVector; ++k) {
             Real y[2];
@@ -85,9 +73,8 @@ __global__ __launch_bounds__(kThreads) void devoxelize_kernel(const __grid_const
                 const Real z1 = corner[4 * x + 2][k] + w[2] * (corner[4 * x + 3][k] - corner[4 * x + 2][k]);
                 y[x] = z0 + w[1] * (z1 - z0);
             }
-            v[k] = y[0] + w[0] * (y[1] - y[0]);
+            store_real(params.out, out_dtype, to + k, y[0] + w[0] * (y[1] - y[0]));
         }
-        store_columns<Value, kVector, kPacked>(params.out, out_dtype, same, to, v);
     }
 }
 
@@ -120,7 +107,7 @@ struct Launch {
     const rc_devoxelize_call* call;
     PointSource source;
     unsigned blocks;
-    Columns columns;
+    int vector;
 };
 
 template <PointSource kSource>
@@ -128,12 +115,9 @@ rc_status launch(const Launch& to) {
     const cudaStream_t stream = static_cast<cudaStream_t>(to.call->cuda_stream);
     const auto floating = [&](auto value) {
         using Value = decltype(value);
-        const auto kernel = to.columns == Columns::kFourPacked ? devoxelize_kernel<kSource, Value, 4, true>
-                            : to.columns == Columns::kFour     ? devoxelize_kernel<kSource, Value, 4, false>
-                                                               : devoxelize_kernel<kSource, Value, 1, false>;
-        const bool same = to.call->out_dtype == to.call->value_dtype &&
-                          reinterpret_cast<uintptr_t>(to.params.out) % 16 == 0;
-        kernel<<<to.blocks, kThreads, 0, stream>>>(to.params, to.call->mode, to.call->out_dtype, same);
+        const auto kernel = to.vector == 4 ? devoxelize_kernel<kSource, Value, 4>
+                                           : devoxelize_kernel<kSource, Value, 1>;
+        kernel<<<to.blocks, kThreads, 0, stream>>>(to.params, to.call->mode, to.call->out_dtype);
     };
     const auto whole = [&](auto value) {
         using Value = decltype(value);
@@ -236,10 +220,9 @@ extern "C" rc_status rc_devoxelize_cuda(const rc_devoxelize_call* call) {
         call->num_columns == 0) {
         return RC_OK;
     }
-    to.columns = rc::columns_of(*call);
-    const int64_t vector = to.columns == rc::Columns::kOne ? 1 : 4;
-    to.params.by_groups = rc::FastDivide::by(static_cast<uint32_t>(call->num_columns / vector));
-    const int64_t turns = (to.params.points.points.total * (call->num_columns / vector) + rc::kThreads - 1) /
+    to.vector = call->num_columns % 4 == 0 && call->values_stride[4] == 1 ? 4 : 1;
+    to.params.by_groups = rc::FastDivide::by(static_cast<uint32_t>(call->num_columns / to.vector));
+    const int64_t turns = (to.params.points.points.total * (call->num_columns / to.vector) + rc::kThreads - 1) /
                           rc::kThreads;
     const int64_t fill = static_cast<int64_t>(rc::multiprocessors(call->device)) * (2048 / rc::kThreads) * 16;
     to.blocks = static_cast<unsigned>(turns < fill ? (turns > 0 ? turns : 1) : fill);

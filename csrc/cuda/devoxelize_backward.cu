@@ -25,54 +25,33 @@ __device__ __forceinline__ void load_gradient(const void* grad, int32_t dtype, b
     }
 }
 
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-constexpr bool kVectorAtomics = true;
-#else
-constexpr bool kVectorAtomics = false;
-#endif
-
-template <int kVector, typename Real>
-__device__ __forceinline__ void add_columns(Real* to, const Real v[kVector]) {
-    if constexpr (kVectorAtomics && kVector == 4 && sizeof(Real) == 4) {
-        atomicAdd(reinterpret_cast<float4*>(to), make_float4(v[0], v[1], v[2], v[3]));
-    } else {
-#pragma unroll
-        for (int k = 0; k < kVector; ++k) {
-            atomicAdd(to + k, v[k]);
-        }
-    }
-}
-
-// Real: of the gradient of values; the corners' weights are products of w and 1 - w. One thread, one point and kVector
-// columns.
-template <PointSource kSource, typename Real, int kVector>
+// Real: of the gradient of values; the corners' weights are products of w and 1 - w.
+template <PointSource kSource, typename Real>
 __global__ __launch_bounds__(kThreads) void scatter_grad_kernel(const __grid_constant__ DevoxelizeParams params,
-                                                                int32_t mode, int32_t grad_dtype, bool packed) {
+                                                                int32_t mode, int32_t grad_dtype) {
     using PointReal = typename PointReader<kSource>::Real;
     const VoxelGridParams& grid = params.points.grid;
     PointReader<kSource> reader(params.points);
-    const int64_t groups = params.columns / kVector;
-    const int64_t threads = params.points.points.total * groups;
+    const int64_t elements = params.points.points.total * params.columns;
     Real* values = static_cast<Real*>(params.grad_values);
-    for (int64_t t = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; t < threads;
-         t += static_cast<int64_t>(gridDim.x) * kThreads) {
-        const int64_t i = t / groups;
-        const int64_t column = (t - i * groups) * kVector;
+    for (int64_t e = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; e < elements;
+         e += static_cast<int64_t>(gridDim.x) * kThreads) {
+        const int64_t i = e / params.columns;
+        const int64_t column = e - i * params.columns;
         PointReal p[3];
         int32_t at[3];
         const bool counts = find_point<false>(&reader, params, i, p, at);
         if (!counts) {
             continue;
         }
-        Real g[kVector];
-        load_gradient<kVector>(params.grad_out, grad_dtype, packed, i * params.columns + column, g);
+        const Real g = load_real<Real>(params.grad_out, grad_dtype, e);
         const auto element = [&](int32_t x, int32_t y, int32_t z) {
             return values +
                    (((reader.sample() * grid.size[0] + x) * grid.size[1] + y) * grid.size[2] + z) * params.columns +
                    column;
         };
         if (mode == RC_DEVOXELIZE_NEAREST) {
-            add_columns<kVector>(element(at[0], at[1], at[2]), g);
+            atomicAdd(element(at[0], at[1], at[2]), g);
             continue;
         }
         Stencil<PointReal> stencil;
@@ -86,13 +65,8 @@ __global__ __launch_bounds__(kThreads) void scatter_grad_kernel(const __grid_con
 #pragma unroll
         for (int j = 0; j < 8; ++j) {
             const int x = j >> 2, y = (j >> 1) & 1, z = j & 1;
-            const Real weight = share[0][x] * share[1][y] * share[2][z];
-            Real part[kVector];
-#pragma unroll
-            for (int k = 0; k < kVector; ++k) {
-                part[k] = g[k] * weight;
-            }
-            add_columns<kVector>(element(stencil.at[0][x], stencil.at[1][y], stencil.at[2][z]), part);
+            atomicAdd(element(stencil.at[0][x], stencil.at[1][y], stencil.at[2][z]),
+                      g * (share[0][x] * share[1][y] * share[2][z]));
         }
     }
 }
@@ -222,13 +196,9 @@ rc_status launch(const rc_devoxelize_grad_call& call, const DevoxelizeParams& pa
     const bool four = forward.num_columns % 4 == 0;
     const bool packed = four && call.grad_dtype == RC_FLOAT32 && reinterpret_cast<uintptr_t>(call.grad_out) % 16 == 0;
     if (call.grad_values != nullptr) {
-        const bool wide = forward.value_dtype == RC_FLOAT64;
-        const bool at_once = four && reinterpret_cast<uintptr_t>(call.grad_values) % 16 == 0;
-        const auto kernel = wide      ? scatter_grad_kernel<kSource, double, 1>
-                            : at_once ? scatter_grad_kernel<kSource, float, 4>
-                                      : scatter_grad_kernel<kSource, float, 1>;
-        kernel<<<blocks(total * (!wide && at_once ? params.columns / 4 : params.columns)), kThreads, 0, stream>>>(
-            params, forward.mode, call.grad_dtype, packed);
+        const auto kernel = forward.value_dtype == RC_FLOAT64 ? scatter_grad_kernel<kSource, double>
+                                                              : scatter_grad_kernel<kSource, float>;
+        kernel<<<blocks(total * params.columns), kThreads, 0, stream>>>(params, forward.mode, call.grad_dtype);
         status = check_cuda(cudaGetLastError(), "launching the devoxelize backward kernel");
     }
     if (status == RC_OK && call.grad_points != nullptr) {

@@ -10,6 +10,8 @@ namespace rc {
 
 namespace {
 
+constexpr int kMaxDevices = 64;  // more than any host holds
+
 // Static storage on every device: nothing is allocated, and capture never sees it.
 __device__ rc_fault_report g_fault_note;
 

@@ -7,8 +7,6 @@
 
 namespace rc {
 
-constexpr int kMaxDevices = 64;  // more than any host holds
-
 // rc_fail(RC_CUDA_ERROR) naming the call that failed; RC_OK passes.
 rc_status check_cuda(cudaError_t error, const char* what);
 

@@ -352,25 +352,4 @@ __device__ __forceinline__ uint32_t cell_begin(const Key* keys, uint32_t p) {
     return found;
 }
 
-// First position after `p` whose key is another: looks ahead in growing steps.
-template <typename Key>
-__device__ __forceinline__ uint32_t cell_end(const Key* keys, uint32_t n, uint32_t p) {
-    const Key key = __ldg(keys + p);
-    uint32_t step = 1, found = p;  // keys[found] == key
-    while (step < n - found && __ldg(keys + found + step) == key) {
-        found += step;
-        step <<= 1;
-    }
-    uint32_t low = found + 1, high = step < n - found ? found + step : n;  // the answer lies in [low, high]
-    while (low < high) {
-        const uint32_t middle = low + (high - low) / 2;
-        if (__ldg(keys + middle) == key) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    return low;
-}
-
 }  // namespace rc

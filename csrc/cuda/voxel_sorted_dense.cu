@@ -1,6 +1,4 @@
-// Dense features: sort, partial results, then rows or tiles.
-#include "voxel_fill.h"
-#include "voxel_rows.h"
+// Dense features: sort, partial results, tiles.
 #include "voxel_tiles.cuh"
 
 namespace rc {
@@ -10,25 +8,13 @@ namespace {
 constexpr size_t kRowBytes =
     24 * 1024;  // of shared memory, channels first: with the tile's own 8 KB, seven blocks a multiprocessor
 
-// The order in which rows have their outputs.
+// The order in which a tile keeps its rows.
 constexpr int32_t kFeatureOrder[6] = {RC_REDUCE_SUM, RC_REDUCE_MEAN,   RC_REDUCE_MAX,
                                       RC_REDUCE_MIN, RC_REDUCE_ARGMAX, RC_REDUCE_ARGMIN};
 
 CellOutput cell_output(const rc_voxel_call& call, int32_t reduce) {
     const rc_voxel_output* output = find_output(call, reduce);
     return output != nullptr ? CellOutput{output->data, output->dtype, call.accumulate} : CellOutput{nullptr, 0, false};
-}
-
-// The outputs of features that are wanted; how many.
-int32_t feature_outputs(const rc_voxel_call& call, const ReduceParams& reduce, FeatureOutput outputs[6]) {
-    int32_t count = 0;
-    for (const int32_t wanted : kFeatureOrder) {
-        const rc_voxel_output* output = find_output(call, wanted);
-        if (output != nullptr && reduce.columns > 0) {
-            outputs[count++] = {output->data, wanted, output->dtype};
-        }
-    }
-    return count;
 }
 
 // Rows of few columns: more of them to a tile, so that finding them is worth it.
@@ -41,6 +27,12 @@ int64_t num_tiles(const VoxelRun& run, const ReduceParams& reduce) {
     return run.call->batch * ((run.params.grid.cells + cells - 1) / cells);
 }
 
+// An output of 4 bytes a cell that the rows' kernel can write in 16-byte words.
+bool is_four_byte(const CellOutput& out, int64_t cells) {
+    return out.data == nullptr || (!out.accumulate && (out.dtype == RC_INT32 || out.dtype == RC_FLOAT32) &&
+                                   cells % 4 == 0 && reinterpret_cast<uintptr_t>(out.data) % 16 == 0);
+}
+
 void tile_params(const VoxelRun& run, const ReduceParams& reduce, TileParams* tile) {
     const rc_voxel_call& call = *run.call;
     *tile = TileParams{};
@@ -50,13 +42,19 @@ void tile_params(const VoxelRun& run, const ReduceParams& reduce, TileParams* ti
     tile->by_tiles = FastDivide::by(tile->tiles_per_sample);
     tile->per_sample = run.params.points.per_sample;
     tile->row_splits = run.params.points.row_splits;
+    tile->channels_first = call.channels_first;
     tile->empty_value = call.empty_value;
     tile->occupancy = cell_output(call, RC_REDUCE_OCCUPANCY);
     tile->count = cell_output(call, RC_REDUCE_COUNT);
-    tile->num_outputs = feature_outputs(call, reduce, tile->outputs);
-    for (int32_t o = 0; o < tile->num_outputs; ++o) {
-        tile->num_values += is_argument(tile->outputs[o].reduce) ? 0 : 1;
+    for (const int32_t wanted : kFeatureOrder) {
+        const rc_voxel_output* output = find_output(call, wanted);
+        if (output != nullptr && reduce.columns > 0) {
+            tile->outputs[tile->num_outputs++] = {output->data, wanted, output->dtype};
+            tile->num_values += wanted != RC_REDUCE_ARGMAX && wanted != RC_REDUCE_ARGMIN ? 1 : 0;
+        }
     }
+    tile->cells_with_rows = !call.channels_first && tile->num_outputs > 0 &&
+                            is_four_byte(tile->occupancy, tile->cells) && is_four_byte(tile->count, tile->cells);
     tile->chunk = reduce.columns < reduce.lanes * reduce.vector ? reduce.columns : reduce.lanes * reduce.vector;
     const size_t chunk = static_cast<size_t>(tile->chunk > 0 ? tile->chunk : 1);
     const size_t real = reduce.dtype == RC_FLOAT64 ? 8 : 4;
@@ -72,8 +70,9 @@ size_t shared_bytes(const ReduceParams& reduce, const TileParams& tile) {
            (static_cast<size_t>(tile.num_values) * real + static_cast<size_t>(tile.num_outputs - tile.num_values) * 4);
 }
 
-// Channels first: a tile's rows wait in shared memory until they are written channel by channel.
-rc_status sorted_tiles(VoxelRun* run) {
+}  // namespace
+
+rc_status voxelize_sorted(VoxelRun* run) {
     SortedPoints sorted;
     rc_status status = sort_points(run, &sorted);
     ReduceParams reduce;
@@ -95,61 +94,11 @@ rc_status sorted_tiles(VoxelRun* run) {
         return status;
     }
     status = reduce_levels(*run, sorted, reduce);
-    return status == RC_OK ? launch_tile_planes(*run, sorted, reduce, tile, blocks, shared_bytes(reduce, tile))
-                           : status;
-}
-
-void rows_params(const VoxelRun& run, const ReduceParams& reduce, RowsParams* rows) {
-    const rc_voxel_call& call = *run.call;
-    *rows = RowsParams{};
-    rows->cells = run.params.grid.cells;
-    rows->per_sample = run.params.points.per_sample;
-    rows->row_splits = run.params.points.row_splits;
-    rows->needs_sample = !reduce.flat || (reduce.wants & (kWantArgmax | kWantArgmin)) != 0;
-    rows->occupancy = cell_output(call, RC_REDUCE_OCCUPANCY);
-    rows->count = cell_output(call, RC_REDUCE_COUNT);
-    rows->num_outputs = feature_outputs(call, reduce, rows->outputs);
-}
-
-// Channels last: every cell is filled while the points are sorted, then the occupied ones are written over.
-rc_status sorted_rows(VoxelRun* run) {
-    const rc_voxel_call& call = *run->call;
-    ReduceParams reduce;
-    RowsParams rows;
-    Fill fill(run->stream, call.device, run->multiprocessors);
-    reduce_params(run, wants_of(call), &reduce);
-    rows_params(*run, reduce, &rows);
-    const int64_t cells = call.batch * run->params.grid.cells;
-    fill.add(rows.occupancy.data, cells, rows.occupancy.dtype, 0);
-    fill.add(rows.count.data, cells, rows.count.dtype, 0);
-    for (int32_t o = 0; o < rows.num_outputs; ++o) {
-        const bool argument = is_argument(rows.outputs[o].reduce);
-        fill.add(rows.outputs[o].data, cells * reduce.columns, rows.outputs[o].dtype,
-                 argument ? -1.0 : call.empty_value);
-    }
-    rc_status status = run->dry ? RC_OK : fill.start();
     if (status != RC_OK) {
         return status;
     }
-    SortedPoints sorted;
-    status = sort_points(run, &sorted);
-    if (status != RC_OK || run->dry) {
-        return status;
-    }
-    if (sorted.n > 0 && rows.num_outputs > 0) {
-        status = reduce_levels(*run, sorted, reduce);
-    }
-    const rc_status joined = fill.join();
-    if (status != RC_OK || joined != RC_OK || sorted.n == 0) {
-        return status != RC_OK ? status : joined;
-    }
-    return launch_rows(*run, sorted, reduce, rows);
-}
-
-}  // namespace
-
-rc_status voxelize_sorted(VoxelRun* run) {
-    return run->call->channels_first ? sorted_tiles(run) : sorted_rows(run);
+    return tile.channels_first ? launch_tile_planes(*run, sorted, reduce, tile, blocks, shared_bytes(reduce, tile))
+                               : launch_tile_rows(*run, sorted, reduce, tile, blocks);
 }
 
 }  // namespace rc

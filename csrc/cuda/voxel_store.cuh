@@ -1,10 +1,20 @@
 // A reduced row on its way to the outputs of features: division, arguments, rounding.
 #pragma once
 
-#include "voxel_outputs.h"
 #include "voxel_reduce.cuh"
 
 namespace rc {
+
+// An output of features.
+struct FeatureOutput {
+    void* data;
+    int32_t reduce;
+    int32_t dtype;
+};
+
+__device__ __forceinline__ bool is_argument(int32_t reduce) {
+    return reduce == RC_REDUCE_ARGMAX || reduce == RC_REDUCE_ARGMIN;
+}
 
 // One column of a row as an output has it; not for arguments.
 template <typename Feature, int kVector>

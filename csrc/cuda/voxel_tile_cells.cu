@@ -1,4 +1,4 @@
-// Occupancy and count of calls that go tile by tile anyway, and where each tile's points begin.
+// Occupancy and count of calls that sort their points anyway, and where each tile's points begin.
 #include "voxel_tiles.cuh"
 
 namespace rc {
@@ -57,7 +57,11 @@ __global__ __launch_bounds__(kTileThreads) void cells_kernel(const __grid_consta
         write_counts_as(params.count, place.first_cell, place.num_cells, count);
     }
     if (params.occupancy.data != nullptr) {
-        write_occupancy_as(params.occupancy, place.first_cell, place.num_cells, count);
+        if (params.occupancy.dtype == RC_BITS) {
+            write_bits(params.occupancy, place.first_cell, place.num_cells, count);
+        } else {
+            write_occupancy_as(params.occupancy, place.first_cell, place.num_cells, count);
+        }
     }
 }
 
@@ -68,7 +72,7 @@ rc_status launch(const VoxelRun& run, const SortedPoints& sorted, const TilePara
     bounds_kernel<Key><<<tiles / (kTileThreads / 32) + 1, kTileThreads, 0, run.stream>>>(
         tile, keys, sorted.n, static_cast<Key>(sorted.none), bounds, tiles);
     const rc_status status = check_cuda(cudaGetLastError(), "launching the bounds kernel");
-    if (status != RC_OK || (tile.count.data == nullptr && tile.occupancy.data == nullptr)) {
+    if (status != RC_OK || tile.cells_with_rows || (tile.count.data == nullptr && tile.occupancy.data == nullptr)) {
         return status;
     }
     cells_kernel<Key><<<tiles, kTileThreads, 0, run.stream>>>(tile, keys);

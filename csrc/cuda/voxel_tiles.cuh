@@ -1,4 +1,4 @@
-// Tiles of a dense grid whose channels come first: one block takes the cells of one tile of a sample and finds, in the sorted points, which of them
+// Tiles of a dense grid: one block takes the cells of one tile of a sample and finds, in the sorted points, which of them
 // hold points and where those stand.
 #pragma once
 
@@ -21,11 +21,13 @@ struct TileParams {
     int64_t cells;           // of a sample
     int64_t per_sample;      // points; 0: packed
     const int64_t* row_splits;
-    uint32_t num_rows;  // that fit in shared memory at once
-    int32_t chunk;      // columns of such a row
+    uint32_t num_rows;  // channels first: rows that fit in shared memory at once
+    int32_t chunk;      // channels first: columns of such a row
+    bool channels_first;
     double empty_value;
     CellOutput occupancy;
     CellOutput count;
+    bool cells_with_rows;      // both are written by the kernel that writes rows: see write_four_byte_cells()
     FeatureOutput outputs[6];  // sum, mean, max, min, argmax, argmin: those that are wanted, in this order
     int32_t num_values;        // of them, how many are no arguments
     int32_t num_outputs;
@@ -139,7 +141,9 @@ __device__ __forceinline__ void find_cells(const Key* keys, const uint32_t* orde
 // Where each tile's points begin, and occupancy and count where they are wanted.
 rc_status launch_tile_cells(const VoxelRun& run, const SortedPoints& sorted, const TileParams& tile, uint32_t tiles,
                             uint32_t* bounds);
-// Features.
+// Features, channels last and channels first.
+rc_status launch_tile_rows(const VoxelRun& run, const SortedPoints& sorted, const ReduceParams& reduce,
+                           const TileParams& tile, uint32_t tiles);
 rc_status launch_tile_planes(const VoxelRun& run, const SortedPoints& sorted, const ReduceParams& reduce,
                              const TileParams& tile, uint32_t tiles, size_t shared);
 

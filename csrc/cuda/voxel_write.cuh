@@ -5,9 +5,15 @@
 
 #include "../common/common.h"
 #include "elements.cuh"
-#include "voxel_outputs.h"
 
 namespace rc {
+
+// One output of cells, as a kernel writes it.
+struct CellOutput {
+    void* data;  // NULL: not wanted
+    int32_t dtype;
+    bool accumulate;
+};
 
 // The threads that write a range of cells together: a block, or a part of it.
 struct Writers {
@@ -68,7 +74,7 @@ __device__ __forceinline__ T add_count(T before, uint32_t count) {
     }
 }
 
-// The count of one cell to element `at`; occupancy is a count of 1.
+// The count of one cell to element `at`.
 __device__ __forceinline__ void put_count(void* data, int32_t dtype, int64_t at, uint32_t count) {
     switch (dtype) {
     case RC_BOOL:

@@ -73,11 +73,10 @@ int32_t counter_of(Way way) {
     }
 }
 
-// Cells that share a byte are no single writer's where points are sorted: the bits of a call with features are a run of
-// their own.
+// A row of packed bits may lie across two tiles: then the bits of a call with features are a run of their own.
 bool splits_bits(const rc_voxel_call& call) {
     const rc_voxel_output* occupancy = find_output(call, RC_REDUCE_OCCUPANCY);
-    return occupancy != nullptr && occupancy->dtype == RC_BITS && wants_of(call) != 0;
+    return occupancy != nullptr && occupancy->dtype == RC_BITS && call.grid.size[2] % 8 != 0 && wants_of(call) != 0;
 }
 
 rc_status run_dense(const rc_voxel_call& call, rc_fault_report* note, int multiprocessors, Workspace* workspace,
