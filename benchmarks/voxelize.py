@@ -17,6 +17,7 @@ from .voxel_checks import LARGEST_REFERENCE, bytes_moved, check_ours, check_peer
 from .voxel_inputs import VoxelInputs, bind, build, flat
 from .voxel_peers import bind_peer, obvious
 
+MOST_AUTOTUNED = 20_000_000  # points of a row that is autotuned: trying kernels on more takes a minute a row
 _compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}  # of the last base: its other rows have the same shapes
 
 
@@ -48,7 +49,9 @@ def _peers(case: VoxelCase, plan: Plan) -> tuple[dict[str, tuple[Binder, Family 
     chosen, absent = choose(voxel_families.FAMILIES, case, plan.device)
     found: dict[str, tuple[Binder, Family | None]] = {}
     found["eager"] = (lambda inputs: bind_peer(obvious(case), inputs), None)
-    modes, uncompiled = compile_modes(plan, case.compiled, case.compiled and case.base is None)
+    modes, uncompiled = compile_modes(
+        plan, case.compiled, case.compiled and case.base is None and case.all_points <= MOST_AUTOTUNED
+    )
     for mode in modes:
         found[variant_of(mode)] = (lambda inputs, m=mode: bind_peer(_compile(case, m), inputs), None)
     return found | {name: (family.bind, family) for name, family in chosen.items()}, absent | uncompiled

@@ -217,6 +217,9 @@ def shared_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     return base.parent if hasattr(request.config, "workerinput") else base
 
 
+_MOST_KEPT = 1 << 30  # bytes of device memory that a test may leave in torch's cache
+
+
 @pytest.fixture(autouse=True)
 def _no_fault_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """A GPU test that leaves a deferred error for the next one to find fails itself."""
@@ -229,3 +232,7 @@ def _no_fault_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     with locked(folder / "gpu.lock", shared=request.node.get_closest_marker("alone") is None):
         yield
         robocache.check()
+        import torch
+
+        if torch.cuda.memory_reserved() > _MOST_KEPT:
+            torch.cuda.empty_cache()  # other processes' tests need the device's memory, too

@@ -53,7 +53,6 @@ def double(x: Tensor) -> Tensor:
     return x * 2 + 1
 
 
-@pytest.mark.sanitize
 @pytest.mark.parametrize("outputs", ["clone", "ring", "borrow"])
 def test_replays_give_what_eager_gives(outputs: str) -> None:
     cache = always(outputs=outputs)
