@@ -26,8 +26,9 @@ const AlignKernels& kernels_for(int32_t out_dtype) {
 
 rc_status launch(const void* kernel, void* params, rc_fault_report* note, const AlignPlan& plan, cudaStream_t stream) {
     void* arguments[] = {params, &note};
-    const cudaError_t error = cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(plan.blocks)), dim3(kAlignThreads),
-                                               arguments, 0, stream);
+    const dim3 threads(static_cast<unsigned>(plan.block_warps) * 32);
+    const cudaError_t error = cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(plan.blocks)), threads, arguments, 0,
+                                               stream);
     const rc_status status = check_cuda(error, "launching the align kernel");
     if (status == RC_OK) {
         rc_count_launch(RC_KERNEL_ALIGN_CUDA);

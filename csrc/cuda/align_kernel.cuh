@@ -140,9 +140,10 @@ __global__ void __launch_bounds__(kAlignThreads, Path::resident_blocks)
     __shared__ AnyRecord all_records[kAlignWarps][Path::rows];
     __shared__ RowExtra all_extras[Path::general ? kAlignWarps : 1][kLanes];
     const uint32_t warp = threadIdx.x / kLanes;
+    const uint32_t block_warps = blockDim.x / kLanes;
     const int32_t lane = static_cast<int32_t>(threadIdx.x % kLanes);
     if (blockIdx.x >= p.call.first_check_block) {
-        const uint32_t index = (blockIdx.x - p.call.first_check_block) * kAlignWarps + warp;
+        const uint32_t index = (blockIdx.x - p.call.first_check_block) * block_warps + warp;
         int k = 0;
         if constexpr (Params::max_streams > 1) {
             while (k + 1 < p.call.num_streams && index >= p.streams[k].end_check) {
@@ -164,7 +165,7 @@ __global__ void __launch_bounds__(kAlignThreads, Path::resident_blocks)
     const UnitParams& unit = p.units[u];
     const StreamParams& s = p.streams[Params::max_streams > 1 ? unit.stream : 0];
     const CallParams& call = p.call;
-    const uint32_t index = (blockIdx.x - unit.first_block) * kAlignWarps + warp;
+    const uint32_t index = (blockIdx.x - unit.first_block) * block_warps + warp;
     if (index >= unit.tiles) {
         return;
     }

@@ -5,7 +5,7 @@
 
 namespace rc {
 
-constexpr int kAlignWarps = 4;  // a block: small, so that a finished one makes room soon
+constexpr int kAlignWarps = 4;  // a block at most: small, so that a finished one makes room soon
 constexpr int kAlignThreads = kAlignWarps * 32;
 
 // Resident blocks a multiprocessor of the plain kernels, and rows of a tile. Deep: four vectors of two samples in flight

@@ -6,6 +6,7 @@
 
 #include "../common/common.h"
 #include "align_kernels.h"
+#include "runtime.h"
 
 namespace rc {
 
@@ -13,9 +14,31 @@ namespace {
 
 constexpr int64_t kLanes = 32;
 
-// Measured on an H200 (benchmarks/results). Small tiles put every multiprocessor to work and keep the chain of memory
-// latencies short; large ones spread the cost of finding the samples over more of them.
-constexpr AlignTuning kTuning{4, 16, 12, 16, 16, 4};
+// Launch parameters out of the table. Small tiles put every multiprocessor to work and keep the chain of memory latencies
+// short; large ones spread the cost of finding the samples over more of them.
+struct AlignTuning {
+    int64_t min_items;        // vectors a lane moves at least
+    int64_t max_items;        // and at most
+    int64_t max_items_broad;  // and at most in rows of more than broad_chunks vectors
+    uint32_t broad_chunks;
+    int64_t warps;      // resident warps a multiprocessor that a call should fill before its tiles grow
+    int64_t few_warps;  // warps a multiprocessor below which even min_items is too many
+    int32_t block_warps;
+};
+
+// `items`: the vectors of the call's output.
+AlignTuning tuning_of(int32_t device, int64_t items) {
+    const auto value = [&](rc_tunable tunable) { return launch_parameter(tunable, device, items); };
+    AlignTuning tuning;
+    tuning.min_items = value(RC_TUNE_ALIGN_MIN_ITEMS);
+    tuning.max_items = value(RC_TUNE_ALIGN_MAX_ITEMS);
+    tuning.max_items_broad = value(RC_TUNE_ALIGN_MAX_ITEMS_BROAD);
+    tuning.broad_chunks = static_cast<uint32_t>(value(RC_TUNE_ALIGN_BROAD_CHUNKS));
+    tuning.warps = value(RC_TUNE_ALIGN_WARPS);
+    tuning.few_warps = value(RC_TUNE_ALIGN_FEW_WARPS);
+    tuning.block_warps = value(RC_TUNE_ALIGN_THREADS) / static_cast<int32_t>(kLanes);
+    return tuning;
+}
 
 constexpr uint32_t kMaxChunks = 512;  // of a tile: wider rows are cut into several tiles
 
@@ -92,15 +115,15 @@ void fill_stream(const rc_stream& s, int32_t time_dtype, StreamParams* p) {
 namespace {
 
 // Cuts a unit into tiles, each a warp's. Returns its number of blocks.
-int64_t tile_unit(const rc_align_call& call, const rc_stream& s, int64_t items_per_lane, int max_rows,
-                  UnitParams* unit) {
+int64_t tile_unit(const rc_align_call& call, const rc_stream& s, const AlignTuning& tuning, int64_t items_per_lane,
+                  int max_rows, UnitParams* unit) {
     const int64_t rows = call.batch * call.num_targets;
     const uint32_t chunks = std::max(unit->chunks, 1u);
     unit->tile_chunks = std::min(chunks, kMaxChunks);
     const uint32_t column_tiles = (chunks + unit->tile_chunks - 1) / unit->tile_chunks;
     const uint32_t last = chunks - (column_tiles - 1) * unit->tile_chunks;
-    if (unit->tile_chunks > kTuning.broad_chunks) {
-        items_per_lane = std::min(items_per_lane, kTuning.max_items_broad);
+    if (unit->tile_chunks > tuning.broad_chunks) {
+        items_per_lane = std::min(items_per_lane, tuning.max_items_broad);
     }
     int64_t tile_rows = items_per_lane * kLanes / unit->tile_chunks;
     tile_rows = std::clamp<int64_t>(tile_rows, 1, max_rows);
@@ -112,7 +135,7 @@ int64_t tile_unit(const rc_align_call& call, const rc_stream& s, int64_t items_p
     unit->by_last_chunks = FastDivide::by(last);
     const int64_t tiles = (rows + tile_rows - 1) / tile_rows * column_tiles;
     unit->tiles = static_cast<uint32_t>(std::min<int64_t>(tiles, INT_MAX));
-    return (tiles + kAlignWarps - 1) / kAlignWarps;
+    return (tiles + tuning.block_warps - 1) / tuning.block_warps;
 }
 
 // Cuts the check of a stream's samples into slices. Returns their number.
@@ -221,17 +244,19 @@ rc_status plan_align(const rc_align_call& call, int sm_count, CallParams* params
     }
 
     const int max_rows = !plan->general && n == 1 && plan->width == 3 ? kWideRows : kDeepRows;
-    const int64_t lanes = int64_t{sm_count} * kTuning.warps * kLanes;
+    const AlignTuning tuning = tuning_of(call.device, items);
+    const int64_t lanes = int64_t{sm_count} * tuning.warps * kLanes;
     // A call that cannot give every multiprocessor a few warps is cut finer still.
-    const int64_t thin = items / (int64_t{sm_count} * kTuning.few_warps * kLanes);
-    const int64_t least = std::clamp<int64_t>(thin, 1, kTuning.min_items);
-    const int64_t items_per_lane = std::clamp(items / lanes, least, kTuning.max_items);
+    const int64_t thin = items / (int64_t{sm_count} * tuning.few_warps * kLanes);
+    const int64_t least = std::clamp<int64_t>(thin, 1, tuning.min_items);
+    const int64_t items_per_lane = std::clamp(items / lanes, least, tuning.max_items);
     plan->blocks = 0;
+    plan->block_warps = tuning.block_warps;
     for (int u = 0; u < n; ++u) {
         units[u].first_block = static_cast<uint32_t>(std::min<int64_t>(plan->blocks, INT_MAX));
-        plan->blocks += tile_unit(call, call.streams[units[u].stream], items_per_lane, max_rows, &units[u]);
+        plan->blocks += tile_unit(call, call.streams[units[u].stream], tuning, items_per_lane, max_rows, &units[u]);
     }
-    if (plan->blocks * kAlignWarps > INT_MAX) {
+    if (plan->blocks * tuning.block_warps > INT_MAX) {
         return rc_fail(RC_UNSUPPORTED, "this call needs more than 2^31 tiles; split the batch");
     }
     params->first_check_block = static_cast<uint32_t>(plan->blocks);
@@ -241,8 +266,8 @@ rc_status plan_align(const rc_align_call& call, int sm_count, CallParams* params
         checks += check_slices(call.streams[k], &streams[k]);
         streams[k].end_check = static_cast<uint32_t>(checks);
     }
-    plan->blocks += (checks + kAlignWarps - 1) / kAlignWarps;
-    if (plan->blocks * kAlignWarps > INT_MAX) {
+    plan->blocks += (checks + tuning.block_warps - 1) / tuning.block_warps;
+    if (plan->blocks * tuning.block_warps > INT_MAX) {
         return rc_fail(RC_UNSUPPORTED, "this call needs more than 2^31 tiles; split the batch");
     }
     return RC_OK;

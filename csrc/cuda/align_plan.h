@@ -5,21 +5,12 @@
 
 namespace rc {
 
-// Launch parameters that measurement chose; align_plan.cu says what each one trades.
-struct AlignTuning {
-    int64_t min_items;        // vectors a lane moves at least
-    int64_t max_items;        // and at most
-    int64_t max_items_broad;  // and at most in rows of more than broad_chunks vectors
-    uint32_t broad_chunks;
-    int64_t warps;      // resident warps a multiprocessor that a call should fill before its tiles grow
-    int64_t few_warps;  // warps a multiprocessor below which even min_items is too many
-};
-
 // What the plan comes to.
 struct AlignPlan {
     bool general = false;
     int width = 0;  // plain calls of one unit: which of AlignKernels::plain_one
     int64_t blocks = 0;
+    int32_t block_warps = 0;
 };
 
 // A stream as kernels see it; all but how its samples are checked. The call has been checked.

@@ -11,8 +11,9 @@ namespace rc {
 
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 256;    // of a block at most
 constexpr int kVectors = 4;      // a thread has four loads of 16 bytes in flight
+constexpr int kFill = 2048;      // threads that a multiprocessor is given at most by a strided copy
 constexpr int kMaxStrided = 24;  // as many as the 4 KB of kernel parameters hold
 constexpr int kDims = 5;         // of a strided copy, after neighbours are merged; more take several rounds
 
@@ -49,14 +50,14 @@ __device__ __forceinline__ void copy_tile(char* to, const char* from, int64_t be
     Vector held[kVectors];
 #pragma unroll
     for (int k = 0; k < kVectors; ++k) {
-        const int64_t at = begin + k * kThreads + threadIdx.x;
+        const int64_t at = begin + k * blockDim.x + threadIdx.x;
         if (at < count) {
             held[k] = source[at];
         }
     }
 #pragma unroll
     for (int k = 0; k < kVectors; ++k) {
-        const int64_t at = begin + k * kThreads + threadIdx.x;
+        const int64_t at = begin + k * blockDim.x + threadIdx.x;
         if (at < count) {
             target[at] = held[k];
         }
@@ -75,7 +76,7 @@ __global__ __launch_bounds__(kThreads) void copy_runs_kernel(const __grid_consta
             high = middle - 1;
         }
     }
-    const int64_t begin = static_cast<int64_t>(blockIdx.x - runs.first_tile[low]) * (kThreads * kVectors);
+    const int64_t begin = static_cast<int64_t>(blockIdx.x - runs.first_tile[low]) * blockDim.x * kVectors;
     char* to = runs.to[low];
     const char* from = runs.from[low];
     const int64_t count = runs.count[low];
@@ -104,8 +105,8 @@ __global__ __launch_bounds__(kThreads) void copy_strided_kernel(const __grid_con
     for (int d = 0; d < copy.num_dims; ++d) {
         elements *= copy.sizes[d];
     }
-    for (int64_t e = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; e < elements;
-         e += static_cast<int64_t>(gridDim.x) * kThreads) {
+    for (int64_t e = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; e < elements;
+         e += static_cast<int64_t>(gridDim.x) * blockDim.x) {
         int64_t rest = e;
         int64_t to = 0;
         int64_t from = 0;
@@ -191,8 +192,8 @@ int width_of(const void* to, const void* from, int64_t bytes) {
     return static_cast<int>(all & (~all + 1));  // the lowest bit that is set
 }
 
-rc_status launch_runs(const Runs& runs, cudaStream_t stream) {
-    copy_runs_kernel<<<runs.first_tile[runs.num_runs], kThreads, 0, stream>>>(runs);
+rc_status launch_runs(const Runs& runs, unsigned threads, cudaStream_t stream) {
+    copy_runs_kernel<<<runs.first_tile[runs.num_runs], threads, 0, stream>>>(runs);
     const rc_status status = check_cuda(cudaGetLastError(), "launching the copy kernel");
     if (status == RC_OK) {
         rc_count_launch(RC_KERNEL_COPY_MANY_CUDA);
@@ -202,7 +203,8 @@ rc_status launch_runs(const Runs& runs, cudaStream_t stream) {
 
 class StridedBatch {
 public:
-    StridedBatch(int32_t device, cudaStream_t stream) : device_(device), stream_(stream) {}
+    StridedBatch(int32_t device, unsigned threads, cudaStream_t stream)
+        : device_(device), threads_(threads), stream_(stream) {}
 
     // Dimensions that a StridedCopy has no room for are walked here, outermost first.
     rc_status add(const Plain& plain, int first, char* to, const char* from, int32_t size) {
@@ -236,10 +238,9 @@ public:
         if (batch_.num_copies == 0) {
             return RC_OK;
         }
-        const int64_t turns = (largest_ + kThreads - 1) / kThreads;
-        const int64_t fill = static_cast<int64_t>(multiprocessors(device_)) * (2048 / kThreads);
-        const dim3 grid(static_cast<unsigned>(turns < fill ? turns : fill), static_cast<unsigned>(batch_.num_copies));
-        copy_strided_kernel<<<grid, kThreads, 0, stream_>>>(batch_);
+        const unsigned blocks = striding_blocks(largest_, threads_, kFill, multiprocessors(device_));
+        const dim3 grid(blocks, static_cast<unsigned>(batch_.num_copies));
+        copy_strided_kernel<<<grid, threads_, 0, stream_>>>(batch_);
         batch_.num_copies = 0;
         largest_ = 0;
         const rc_status status = check_cuda(cudaGetLastError(), "launching the strided copy kernel");
@@ -253,13 +254,29 @@ private:
     Strided batch_{};
     int64_t largest_ = 0;
     int32_t device_;
+    unsigned threads_;
     cudaStream_t stream_;
 };
+
+// Of 16 bytes, in all copies together.
+int64_t words_of(const rc_copy* copies, int32_t count) {
+    int64_t bytes = 0;
+    for (int32_t i = 0; i < count; ++i) {
+        int64_t elements = 1;
+        for (int32_t d = 0; d < copies[i].num_dims; ++d) {
+            elements *= copies[i].sizes[d];
+        }
+        bytes += elements * copies[i].element_size;
+    }
+    return bytes / 16;
+}
 
 }  // namespace
 
 rc_status copy_many(const rc_copy* copies, int32_t count, int32_t device, cudaStream_t stream) {
     constexpr int64_t kMaxTiles = 0x7fffffff;  // blocks of a grid along x
+    const unsigned threads = launch_threads(RC_TUNE_COPY_MANY_THREADS, device, words_of(copies, count));
+    const int64_t tile_vectors = static_cast<int64_t>(threads) * kVectors;
     Runs runs;
     runs.num_runs = 0;
     runs.first_tile[0] = 0;
@@ -283,14 +300,14 @@ rc_status copy_many(const rc_copy* copies, int32_t count, int32_t device, cudaSt
         const int64_t bytes = plain.elements * copy.element_size;
         const int width = width_of(copy.to, copy.from, bytes);
         const int64_t vectors = bytes / width;
-        const int64_t tiles = (vectors + kThreads * kVectors - 1) / (kThreads * kVectors);
+        const int64_t tiles = (vectors + tile_vectors - 1) / tile_vectors;
         int r = runs.num_runs;
         if (tiles > kMaxTiles - runs.first_tile[r]) {
             if (r == 0) {
                 return rc_fail(RC_UNSUPPORTED, "copies[%d]: %lld bytes at this alignment are too many for one launch",
                                i, static_cast<long long>(bytes));
             }
-            const rc_status status = launch_runs(runs, stream);
+            const rc_status status = launch_runs(runs, threads, stream);
             if (status != RC_OK) {
                 return status;
             }
@@ -304,7 +321,7 @@ rc_status copy_many(const rc_copy* copies, int32_t count, int32_t device, cudaSt
         runs.num_runs = r + 1;
     }
     if (runs.num_runs > 0) {
-        const rc_status status = launch_runs(runs, stream);
+        const rc_status status = launch_runs(runs, threads, stream);
         if (status != RC_OK) {
             return status;
         }
@@ -312,7 +329,7 @@ rc_status copy_many(const rc_copy* copies, int32_t count, int32_t device, cudaSt
     if (num_strided == 0) {
         return RC_OK;
     }
-    StridedBatch batch(device, stream);
+    StridedBatch batch(device, threads, stream);
     for (int s = 0; s < num_strided; ++s) {
         const rc_copy& copy = copies[strided_of[s]];
         const rc_status status = batch.add(strided[s], 0, static_cast<char*>(copy.to),

@@ -5,7 +5,7 @@ namespace rc {
 
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 256;  // of a block at most
 
 template <typename Value, typename Real>
 __device__ __forceinline__ Real value_at(const Value* values, int64_t at) {
@@ -24,8 +24,8 @@ __global__ __launch_bounds__(kThreads) void devoxelize_kernel(const __grid_const
     const int64_t groups = params.by_groups.divisor;
     const int64_t threads = params.points.points.total * groups;
     const Value* values = static_cast<const Value*>(params.values);
-    for (int64_t t = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; t < threads;
-         t += static_cast<int64_t>(gridDim.x) * kThreads) {
+    for (int64_t t = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; t < threads;
+         t += static_cast<int64_t>(gridDim.x) * blockDim.x) {
         const int64_t i = t / groups;
         const int32_t column = static_cast<int32_t>(t - i * groups) * kVector;
         PointReal p[3];
@@ -85,8 +85,8 @@ __global__ __launch_bounds__(kThreads) void copy_kernel(const __grid_constant__ 
     check_splits(params.points);
     PointReader<kSource> reader(params.points);
     const int64_t elements = params.points.points.total * params.columns;
-    for (int64_t e = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; e < elements;
-         e += static_cast<int64_t>(gridDim.x) * kThreads) {
+    for (int64_t e = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; e < elements;
+         e += static_cast<int64_t>(gridDim.x) * blockDim.x) {
         const int64_t i = e / params.columns;
         const int64_t column = e - i * params.columns;
         PointReal p[3];
@@ -107,6 +107,7 @@ struct Launch {
     const rc_devoxelize_call* call;
     PointSource source;
     unsigned blocks;
+    unsigned threads;
     int vector;
 };
 
@@ -117,12 +118,12 @@ rc_status launch(const Launch& to) {
         using Value = decltype(value);
         const auto kernel = to.vector == 4 ? devoxelize_kernel<kSource, Value, 4>
                                            : devoxelize_kernel<kSource, Value, 1>;
-        kernel<<<to.blocks, kThreads, 0, stream>>>(to.params, to.call->mode, to.call->out_dtype);
+        kernel<<<to.blocks, to.threads, 0, stream>>>(to.params, to.call->mode, to.call->out_dtype);
     };
     const auto whole = [&](auto value) {
         using Value = decltype(value);
         copy_kernel<kSource, Value>
-            <<<to.blocks, kThreads, 0, stream>>>(to.params, static_cast<Value>(to.call->empty_value));
+            <<<to.blocks, to.threads, 0, stream>>>(to.params, static_cast<Value>(to.call->empty_value));
     };
     switch (to.call->value_dtype) {
     case RC_FLOAT16:
@@ -222,10 +223,10 @@ extern "C" rc_status rc_devoxelize_cuda(const rc_devoxelize_call* call) {
     }
     to.vector = call->num_columns % 4 == 0 && call->values_stride[4] == 1 ? 4 : 1;
     to.params.by_groups = rc::FastDivide::by(static_cast<uint32_t>(call->num_columns / to.vector));
-    const int64_t turns = (to.params.points.points.total * (call->num_columns / to.vector) + rc::kThreads - 1) /
-                          rc::kThreads;
-    const int64_t fill = static_cast<int64_t>(rc::multiprocessors(call->device)) * (2048 / rc::kThreads) * 16;
-    to.blocks = static_cast<unsigned>(turns < fill ? (turns > 0 ? turns : 1) : fill);
+    const int64_t work = to.params.points.points.total * (call->num_columns / to.vector);
+    to.threads = rc::launch_threads(RC_TUNE_DEVOXELIZE_THREADS, call->device, work);
+    to.blocks = rc::striding_blocks(work, to.threads, rc::launch_parameter(RC_TUNE_DEVOXELIZE_FILL, call->device, work),
+                                    rc::multiprocessors(call->device));
     status = to.source == rc::PointSource::kCloud64 ? rc::launch<rc::PointSource::kCloud64>(to)
                                                     : rc::launch<rc::PointSource::kCloud>(to);
     if (status == RC_OK) {

@@ -5,7 +5,7 @@ namespace rc {
 
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 256;  // of a block at most
 
 // kVector columns of a gradient, which lie side by side; kVector 4: in one load where it is float32.
 template <int kVector, typename Real>
@@ -34,8 +34,8 @@ __global__ __launch_bounds__(kThreads) void scatter_grad_kernel(const __grid_con
     PointReader<kSource> reader(params.points);
     const int64_t elements = params.points.points.total * params.columns;
     Real* values = static_cast<Real*>(params.grad_values);
-    for (int64_t e = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; e < elements;
-         e += static_cast<int64_t>(gridDim.x) * kThreads) {
+    for (int64_t e = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; e < elements;
+         e += static_cast<int64_t>(gridDim.x) * blockDim.x) {
         const int64_t i = e / params.columns;
         const int64_t column = e - i * params.columns;
         PointReal p[3];
@@ -103,8 +103,8 @@ __global__ __launch_bounds__(kThreads) void point_grad_kernel(const __grid_const
     const VoxelGridParams& grid = params.points.grid;
     PointReader<kSource> reader(params.points);
     PointReal* out = static_cast<PointReal*>(params.grad_points);
-    for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < params.points.points.total;
-         i += static_cast<int64_t>(gridDim.x) * kThreads) {
+    for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < params.points.points.total;
+         i += static_cast<int64_t>(gridDim.x) * blockDim.x) {
         PointReal p[3];
         int32_t at[3];
         const bool counts = mode == RC_DEVOXELIZE_TRILINEAR && find_point<false>(&reader, params, i, p, at);
@@ -155,7 +155,7 @@ __global__ __launch_bounds__(kThreads) void point_grad_kernel(const __grid_const
 
 template <PointSource kSource>
 rc_status launch_point_grad(const rc_devoxelize_grad_call& call, const DevoxelizeParams& params, unsigned blocks,
-                            bool packed) {
+                            unsigned threads, bool packed) {
     const rc_devoxelize_call& forward = *call.forward;
     const auto launch = [&](auto value) {
         using Value = decltype(value);
@@ -163,8 +163,8 @@ rc_status launch_point_grad(const rc_devoxelize_grad_call& call, const Devoxeliz
         const auto kernel = columns == Columns::kFourPacked ? point_grad_kernel<kSource, Value, 4, true>
                             : columns == Columns::kFour     ? point_grad_kernel<kSource, Value, 4, false>
                                                             : point_grad_kernel<kSource, Value, 1, false>;
-        kernel<<<blocks, kThreads, 0, static_cast<cudaStream_t>(forward.cuda_stream)>>>(params, forward.mode,
-                                                                                        call.grad_dtype, packed);
+        kernel<<<blocks, threads, 0, static_cast<cudaStream_t>(forward.cuda_stream)>>>(params, forward.mode,
+                                                                                       call.grad_dtype, packed);
     };
     switch (forward.value_dtype) {
     case RC_FLOAT16:
@@ -186,23 +186,23 @@ template <PointSource kSource>
 rc_status launch(const rc_devoxelize_grad_call& call, const DevoxelizeParams& params) {
     const rc_devoxelize_call& forward = *call.forward;
     const cudaStream_t stream = static_cast<cudaStream_t>(forward.cuda_stream);
-    const int64_t fill = static_cast<int64_t>(multiprocessors(forward.device)) * (2048 / kThreads) * 16;
-    const auto blocks = [&](int64_t threads) {
-        const int64_t turns = (threads + kThreads - 1) / kThreads;
-        return static_cast<unsigned>(turns < fill ? turns : fill);
-    };
     const int64_t total = params.points.points.total;
+    const unsigned threads = launch_threads(RC_TUNE_DEVOXELIZE_BACKWARD_THREADS, forward.device, total);
+    const int32_t fill = launch_parameter(RC_TUNE_DEVOXELIZE_BACKWARD_FILL, forward.device, total);
+    const auto blocks = [&](int64_t work) {
+        return striding_blocks(work, threads, fill, multiprocessors(forward.device));
+    };
     rc_status status = RC_OK;
     const bool four = forward.num_columns % 4 == 0;
     const bool packed = four && call.grad_dtype == RC_FLOAT32 && reinterpret_cast<uintptr_t>(call.grad_out) % 16 == 0;
     if (call.grad_values != nullptr) {
         const auto kernel = forward.value_dtype == RC_FLOAT64 ? scatter_grad_kernel<kSource, double>
                                                               : scatter_grad_kernel<kSource, float>;
-        kernel<<<blocks(total * params.columns), kThreads, 0, stream>>>(params, forward.mode, call.grad_dtype);
+        kernel<<<blocks(total * params.columns), threads, 0, stream>>>(params, forward.mode, call.grad_dtype);
         status = check_cuda(cudaGetLastError(), "launching the devoxelize backward kernel");
     }
     if (status == RC_OK && call.grad_points != nullptr) {
-        status = launch_point_grad<kSource>(call, params, blocks(total), packed);
+        status = launch_point_grad<kSource>(call, params, blocks(total), threads, packed);
     }
     return status;
 }

@@ -99,6 +99,13 @@ bool launches_early(int32_t device) {
     return attribute(known, device, cudaDevAttrComputeCapabilityMajor, 0) >= 9;
 }
 
+int compute_capability(int32_t device) {
+    static std::atomic<int> major[kMaxDevices];
+    static std::atomic<int> minor[kMaxDevices];
+    return 10 * attribute(major, device, cudaDevAttrComputeCapabilityMajor, 0) +
+           attribute(minor, device, cudaDevAttrComputeCapabilityMinor, 0);
+}
+
 rc_status fault_note(int32_t device, rc_fault_report** note) {
     static std::atomic<rc_fault_report*> known[kMaxDevices];
     if (device < 0 || device >= kMaxDevices) {

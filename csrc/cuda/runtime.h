@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include "../common/common.h"
+#include "../common/launch_table.h"
 
 namespace rc {
 
@@ -32,6 +33,26 @@ int shared_memory(int32_t device);
 
 // True where a kernel can be launched before the one it waits for has ended (compute capability 9 and later); asked once.
 bool launches_early(int32_t device);
+
+// Its compute capability as the launch table has it: 10 * major + minor; asked once.
+int compute_capability(int32_t device);
+
+// A launch parameter for a call of so much work on a device. The call's `work` is counted as the tunable says.
+inline int32_t launch_parameter(rc_tunable tunable, int32_t device, int64_t work) {
+    return rc_launch_value(tunable, compute_capability(device), work);
+}
+
+// Threads of a block, where that is a launch parameter.
+inline unsigned launch_threads(rc_tunable tunable, int32_t device, int64_t work) {
+    return static_cast<unsigned>(launch_parameter(tunable, device, work));
+}
+
+// Blocks of `threads` for `work` threads that stride: at most `fill` threads a multiprocessor, and at least one block.
+inline unsigned striding_blocks(int64_t work, unsigned threads, int32_t fill, int multiprocessors) {
+    const int64_t turns = (work + threads - 1) / threads;
+    const int64_t most = static_cast<int64_t>(multiprocessors) * (fill / static_cast<int32_t>(threads));
+    return static_cast<unsigned>(turns < most ? (turns > 0 ? turns : 1) : most);
+}
 
 // The fault note of `device` as kernels see it. Kernels get it as an argument, because a __device__ variable is one
 // copy per translation unit.

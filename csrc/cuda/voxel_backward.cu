@@ -5,8 +5,8 @@ namespace rc {
 
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kMaxGrads = 4;  // sum, mean, max, min
+constexpr int kThreads = 256;  // of a block at most
+constexpr int kMaxGrads = 4;   // sum, mean, max, min
 
 struct GradParams {
     rc_voxel_grad grads[kMaxGrads];
@@ -26,8 +26,8 @@ struct GradParams {
 template <typename Out, typename Real>
 __global__ __launch_bounds__(kThreads) void gather_grad_kernel(const __grid_constant__ GradParams params) {
     const int64_t elements = params.total * params.columns;
-    for (int64_t e = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; e < elements;
-         e += static_cast<int64_t>(gridDim.x) * kThreads) {
+    for (int64_t e = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; e < elements;
+         e += static_cast<int64_t>(gridDim.x) * blockDim.x) {
         const int64_t i = e / params.columns;
         const int64_t c = e - i * params.columns;
         const int64_t row = __ldg(params.inverse + i);
@@ -112,10 +112,11 @@ extern "C" rc_status rc_voxelize_backward_cuda(const rc_voxel_grad_call* call) {
                                      : call->grad_dtype == RC_BFLOAT16 ? rc::kernel_of<rc::bfloat16>(wide)
                                      : call->grad_dtype == RC_FLOAT32  ? rc::kernel_of<float>(wide)
                                                                        : rc::kernel_of<double>(true);
-    const int64_t turns = (params.total * params.columns + rc::kThreads - 1) / rc::kThreads;
-    const int64_t fill = static_cast<int64_t>(rc::multiprocessors(call->device)) * (2048 / rc::kThreads) * 8;
-    kernel<<<static_cast<unsigned>(turns < fill ? turns : fill), rc::kThreads, 0,
-             static_cast<cudaStream_t>(call->cuda_stream)>>>(params);
+    const int64_t elements = params.total * params.columns;
+    const unsigned threads = rc::launch_threads(RC_TUNE_VOXEL_BACKWARD_THREADS, call->device, elements);
+    const int32_t fill = rc::launch_parameter(RC_TUNE_VOXEL_BACKWARD_FILL, call->device, elements);
+    const unsigned blocks = rc::striding_blocks(elements, threads, fill, rc::multiprocessors(call->device));
+    kernel<<<blocks, threads, 0, static_cast<cudaStream_t>(call->cuda_stream)>>>(params);
     status = rc::check_cuda(cudaGetLastError(), "launching the voxelize backward kernel");
     if (status == RC_OK) {
         rc_count_launch(RC_KERNEL_VOXELIZE_BACKWARD_CUDA);

@@ -5,7 +5,7 @@ namespace rc {
 
 namespace {
 
-constexpr int kLevelThreads = 256;
+constexpr int kLevelThreads = 256;  // of a block at most
 
 // Groups 2w and 2w + 1 look at window w of 128^level positions: for the block of a cell that began before it, and for the
 // first block of a cell that begins in it. There is at most one of each.
@@ -15,7 +15,7 @@ __global__ __launch_bounds__(kLevelThreads) void level_kernel(const __grid_const
                                                               const uint32_t* __restrict__ order, uint32_t n, Key none,
                                                               int level, int64_t cells) {
     const uint32_t lanes = static_cast<uint32_t>(reduce.lanes);
-    const uint64_t thread = static_cast<uint64_t>(blockIdx.x) * kLevelThreads + threadIdx.x;
+    const uint64_t thread = static_cast<uint64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     const uint64_t group = thread >> reduce.lane_shift;
     const uint32_t lane = static_cast<uint32_t>(thread) & (lanes - 1);
     const uint32_t shift = kBlockShift * static_cast<uint32_t>(level);
@@ -77,11 +77,11 @@ template <typename Key>
 rc_status launch_levels(const VoxelRun& run, const SortedPoints& sorted, const ReduceParams& reduce) {
     return with_feature(reduce, [&](auto type, auto vector) {
         using Feature = typename decltype(type)::type;
+        const unsigned threads = launch_threads(RC_TUNE_VOXEL_LEVELS_THREADS, run.call->device, sorted.n);
         for (int level = 1; level <= reduce.num_levels; ++level) {
             const uint64_t windows = (sorted.n + (uint64_t{1} << (kBlockShift * level)) - 1) >> (kBlockShift * level);
-            const uint64_t blocks = (2 * windows * static_cast<uint64_t>(reduce.lanes) + kLevelThreads - 1) /
-                                    kLevelThreads;
-            level_kernel<Feature, vector.value, Key><<<static_cast<unsigned>(blocks), kLevelThreads, 0, run.stream>>>(
+            const uint64_t blocks = (2 * windows * static_cast<uint64_t>(reduce.lanes) + threads - 1) / threads;
+            level_kernel<Feature, vector.value, Key><<<static_cast<unsigned>(blocks), threads, 0, run.stream>>>(
                 reduce, static_cast<const Key*>(sorted.keys), sorted.order, sorted.n, static_cast<Key>(sorted.none),
                 level, run.params.grid.cells);
             const rc_status status = check_cuda(cudaGetLastError(), "launching the level kernel");

@@ -66,10 +66,15 @@ rc_status sort_as(VoxelRun* run, SortedPoints* sorted) {
         return RC_OK;
     }
     if (has_points(run->params)) {
+        const int64_t total = run->params.points.total;
+        const int32_t device = run->call->device;
+        const unsigned threads = launch_threads(RC_TUNE_VOXEL_KEYS_THREADS, device, total);
+        const unsigned blocks = striding_blocks((total + kRun - 1) / kRun, threads,
+                                                launch_parameter(RC_TUNE_VOXEL_KEYS_FILL, device, total),
+                                                run->multiprocessors);
         status = with_source(run->source, run->params, [&](auto source, auto sides) {
-            key_kernel<source.value, sides.value, Key>
-                <<<each_blocks(run->params.points.total, run->multiprocessors), kEachThreads, 0, run->stream>>>(
-                    run->params, keys.Current(), order.Current(), static_cast<Key>(sorted->none));
+            key_kernel<source.value, sides.value, Key><<<blocks, threads, 0, run->stream>>>(
+                run->params, keys.Current(), order.Current(), static_cast<Key>(sorted->none));
             return check_cuda(cudaGetLastError(), "launching the key kernel");
         });
         if (status == RC_OK && n > 0) {

@@ -11,8 +11,8 @@ namespace rc {
 
 namespace {
 
-unsigned blocks_of(int64_t threads) {
-    return static_cast<unsigned>((threads + kSparseThreads - 1) / kSparseThreads);
+unsigned blocks_of(int64_t work, unsigned threads) {
+    return static_cast<unsigned>((work + threads - 1) / threads);
 }
 
 rc_status launched(const char* what) {
@@ -30,7 +30,10 @@ template <typename Key>
 class SparseRun {
 public:
     SparseRun(VoxelRun* run, const rc_sparse_call& call, const SortedPoints& sorted, const ReduceParams& reduce)
-        : run_(run), call_(call), sorted_(sorted), reduce_(reduce) {}
+
+        : run_(run), call_(call), sorted_(sorted), reduce_(reduce),
+          by_points_(launch_threads(RC_TUNE_VOXEL_SPARSE_POINTS_THREADS, call.call->device, sorted.n)),
+          by_rows_(launch_threads(RC_TUNE_VOXEL_SPARSE_ROWS_THREADS, call.call->device, sorted.n)) {}
 
     rc_status go() {
         fill();
@@ -55,19 +58,19 @@ public:
             status = scan(scratch, &bytes, heads, params_.cells.number, sorted_.n, run_->stream);
         }
         if (status == RC_OK) {
-            base_kernel<Key><<<blocks_of((call_.call->batch + 1) * 32), kSparseThreads, 0, run_->stream>>>(
+            base_kernel<Key><<<blocks_of((call_.call->batch + 1) * 32, by_points_), by_points_, 0, run_->stream>>>(
                 params_, keys(), sorted_.n);
             status = launched("launching the base kernel");
         }
         if (status == RC_OK && n > 0) {
-            begin_kernel<Key><<<blocks_of(sorted_.n), kSparseThreads, 0, run_->stream>>>(
+            begin_kernel<Key><<<blocks_of(sorted_.n, by_points_), by_points_, 0, run_->stream>>>(
                 params_, keys(), sorted_.order, sorted_.n, static_cast<Key>(sorted_.none));
             status = launched("launching the begin kernel");
         }
         if (status == RC_OK && n > 0 && call_.order == RC_ORDER_FIRST_APPEARANCE) {
             status = scan(scratch, &bytes, params_.cells.flags, params_.cells.appearance, sorted_.n, run_->stream);
             if (status == RC_OK) {
-                appearance_kernel<Key><<<blocks_of(sorted_.n), kSparseThreads, 0, run_->stream>>>(
+                appearance_kernel<Key><<<blocks_of(sorted_.n, by_points_), by_points_, 0, run_->stream>>>(
                     params_, keys(), sorted_.order, sorted_.n, static_cast<Key>(sorted_.none));
                 status = launched("launching the appearance kernel");
             }
@@ -124,12 +127,11 @@ private:
 
     rc_status write() {
         const int64_t rows = call_.call->batch * call_.max_voxels;
-        coords_kernel<Key>
-            <<<blocks_of(rows > call_.call->batch ? rows : call_.call->batch), kSparseThreads, 0, run_->stream>>>(
-                params_, keys());
+        const int64_t most = rows > call_.call->batch ? rows : call_.call->batch;
+        coords_kernel<Key><<<blocks_of(most, by_rows_), by_rows_, 0, run_->stream>>>(params_, keys());
         rc_status status = launched("launching the coordinates kernel");
         if (status == RC_OK && sorted_.n > 0 && (params_.inverse != nullptr || params_.slots != nullptr)) {
-            inverse_kernel<Key><<<blocks_of(sorted_.n), kSparseThreads, 0, run_->stream>>>(
+            inverse_kernel<Key><<<blocks_of(sorted_.n, by_points_), by_points_, 0, run_->stream>>>(
                 params_, keys(), sorted_.order, sorted_.n, static_cast<Key>(sorted_.none));
             status = launched("launching the inverse kernel");
         }
@@ -138,7 +140,7 @@ private:
             if (status == RC_OK) {
                 status = with_feature_and_wants(reduce_, [&](auto type, auto vector, auto wants) {
                     features_kernel<typename decltype(type)::type, vector.value, wants.value>
-                        <<<blocks_of((rows + kRowsAhead - 1) / kRowsAhead * reduce_.lanes), kSparseThreads, 0,
+                        <<<blocks_of((rows + kRowsAhead - 1) / kRowsAhead * reduce_.lanes, by_rows_), by_rows_, 0,
                            run_->stream>>>(reduce_, params_, sorted_.order);
                     return launched("launching the features kernel");
                 });
@@ -148,8 +150,8 @@ private:
         if (status == RC_OK && call_.max_points > 0 && reduce_.columns > 0 && slots > 0) {
             status = with_feature(reduce_, [&](auto type, auto vector) {
                 gather_kernel<typename decltype(type)::type, vector.value>
-                    <<<blocks_of(slots * reduce_.lanes), kSparseThreads, 0, run_->stream>>>(reduce_, params_,
-                                                                                            sorted_.order);
+                    <<<blocks_of(slots * reduce_.lanes, by_rows_), by_rows_, 0, run_->stream>>>(reduce_, params_,
+                                                                                                sorted_.order);
                 return launched("launching the gather kernel");
             });
         }
@@ -160,6 +162,7 @@ private:
     const rc_sparse_call& call_;
     const SortedPoints& sorted_;
     const ReduceParams& reduce_;
+    const unsigned by_points_, by_rows_;  // threads of a block
     SparseParams params_{};
 };
 

@@ -6,7 +6,7 @@
 
 namespace rc {
 
-constexpr int kSparseThreads = 256;
+constexpr int kSparseThreads = 256;  // of a block at most
 
 // 1 where a cell's points begin.
 template <typename Key>
@@ -59,7 +59,7 @@ struct SparseParams {
 template <typename Key>
 __global__ __launch_bounds__(kSparseThreads) void base_kernel(const __grid_constant__ SparseParams params,
                                                               const Key* __restrict__ keys, uint32_t n) {
-    const int64_t b = (static_cast<int64_t>(blockIdx.x) * kSparseThreads + threadIdx.x) / 32;
+    const int64_t b = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / 32;
     if (b > params.batch) {
         return;
     }
@@ -78,7 +78,7 @@ __global__ __launch_bounds__(kSparseThreads) void begin_kernel(const __grid_cons
                                                                const Key* __restrict__ keys,
                                                                const uint32_t* __restrict__ order, uint32_t n,
                                                                Key none) {
-    const uint64_t p = static_cast<uint64_t>(blockIdx.x) * kSparseThreads + threadIdx.x;
+    const uint64_t p = static_cast<uint64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     if (p >= n) {
         return;
     }
@@ -98,7 +98,7 @@ __global__ __launch_bounds__(kSparseThreads) void appearance_kernel(const __grid
                                                                     const Key* __restrict__ keys,
                                                                     const uint32_t* __restrict__ order, uint32_t n,
                                                                     Key none) {
-    const uint64_t p = static_cast<uint64_t>(blockIdx.x) * kSparseThreads + threadIdx.x;
+    const uint64_t p = static_cast<uint64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     const IsHead<Key> is_head{keys, none};
     if (p >= n || is_head(static_cast<uint32_t>(p)) == 0) {
         return;
@@ -117,7 +117,7 @@ __global__ __launch_bounds__(kSparseThreads) void inverse_kernel(const __grid_co
                                                                  const Key* __restrict__ keys,
                                                                  const uint32_t* __restrict__ order, uint32_t n,
                                                                  Key none) {
-    const uint64_t p = static_cast<uint64_t>(blockIdx.x) * kSparseThreads + threadIdx.x;
+    const uint64_t p = static_cast<uint64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     if (p >= n) {
         return;
     }

@@ -9,7 +9,7 @@ namespace rc {
 template <typename Key>
 __global__ __launch_bounds__(kSparseThreads) void coords_kernel(const __grid_constant__ SparseParams params,
                                                                 const Key* __restrict__ keys) {
-    const int64_t at = static_cast<int64_t>(blockIdx.x) * kSparseThreads + threadIdx.x;
+    const int64_t at = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     if (at < params.batch) {
         params.num_voxels[at] = params.cells.base[at + 1] - params.cells.base[at];
     }
@@ -45,7 +45,7 @@ __global__ __launch_bounds__(kSparseThreads, light(kWants, sizeof(compute_t<Feat
                                                  : 2) void features_kernel(const __grid_constant__ ReduceParams reduce,
                                                                            const __grid_constant__ SparseParams params,
                                                                            const uint32_t* __restrict__ order) {
-    const int64_t thread = static_cast<int64_t>(blockIdx.x) * kSparseThreads + threadIdx.x;
+    const int64_t thread = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     const int64_t group = thread >> reduce.lane_shift;
     const int32_t lane = static_cast<int32_t>(thread & (reduce.lanes - 1));
     const int64_t first = group * kRowsAhead;
@@ -101,7 +101,7 @@ template <typename Feature, int kVector>
 __global__ __launch_bounds__(kSparseThreads) void gather_kernel(const __grid_constant__ ReduceParams reduce,
                                                                 const __grid_constant__ SparseParams params,
                                                                 const uint32_t* __restrict__ order) {
-    const int64_t thread = static_cast<int64_t>(blockIdx.x) * kSparseThreads + threadIdx.x;
+    const int64_t thread = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     const int64_t at = thread >> reduce.lane_shift;
     const int32_t lane = static_cast<int32_t>(thread & (reduce.lanes - 1));
     if (at >= params.num_rows * params.max_points) {

@@ -547,6 +547,36 @@ RC_API const char *rc_cuda_why_not(void);
  * report->fault is RC_FAULT_NONE when there was none. */
 RC_API rc_status rc_cuda_take_fault(int32_t device, rc_fault_report *report);
 
+/* ---- Launch parameters: for measurement ------------------------------------------------------------------------ */
+
+/* CUDA kernels take some of their launch parameters from a table, by the GPU's compute capability and by how much work a
+ * call is; no value changes a result. A tuner reads and forces them here. Forcing is per process and meant for
+ * measurement: a graph that was captured keeps the values of its capture. */
+#define RC_NUM_SHAPE_CLASSES 3 /* small, medium, large; rc_shape_class_end() */
+#define RC_MAX_LAUNCH_VALUES 8
+
+typedef struct rc_launch_parameter {
+    const char *name; /* "align.threads": kernel and parameter */
+    const char *work; /* what a call's work is counted in: "points" */
+    int32_t values[RC_MAX_LAUNCH_VALUES];
+    int32_t num_values;
+    int32_t default_value; /* on GPUs that were not measured; one of the values */
+} rc_launch_parameter;
+
+RC_API int32_t rc_launch_parameter_count(void);
+/* The names stay valid. RC_INVALID_ARGUMENT if `parameter` is not in [0, count). */
+RC_API rc_status rc_describe_launch_parameter(int32_t parameter, rc_launch_parameter *description);
+/* The index of a name; -1 where there is none. */
+RC_API int32_t rc_find_launch_parameter(const char *name);
+/* Calls with less work than this, and not less than the class before ends at, are of the class; the last has no end. */
+RC_API int64_t rc_shape_class_end(int32_t shape_class);
+/* What a launch takes: on compute capability `arch` (10 * major + minor), in a shape class. */
+RC_API rc_status rc_get_launch_parameter(int32_t parameter, int32_t arch, int32_t shape_class, int32_t *value);
+/* Forces one of the parameter's values in a shape class, on every GPU; 0 gives the choice back to the table. */
+RC_API rc_status rc_set_launch_parameter(int32_t parameter, int32_t shape_class, int32_t value);
+/* Gives every choice back to the table. */
+RC_API void rc_reset_launch_parameters(void);
+
 /* ---- About this build ------------------------------------------------------------------------------------------ */
 
 /* Kernels that count their launches, so that a test can tell which one really ran. A launch that is captured into a

@@ -103,6 +103,7 @@ PYBIND11_MODULE(_native, m) {
     m.def("cuda_archs", &rc_cuda_archs, "CUDA targets in this build.");
     m.def("cpu_isa", &rc_cpu_isa, "Vector instructions in use.");
     m.def("set_cpu_isa", &set_cpu_isa, py::arg("isa"), "Forces vector instructions by name; None chooses anew.");
+    add_launch_parameters(m);
     add_numpy_door(m);
     add_voxel_numpy_door(m);
     add_dlpack_door(m);

@@ -14,6 +14,7 @@ PyObject *make_data_error(const rc_fault_report &report, const char *text);
 // Sets the Python error for a status and this thread's last error: DataError, ValueError, MemoryError, RuntimeError.
 void set_python_error(rc_status status);
 
+void add_launch_parameters(pybind11::module_ &m);
 void add_numpy_door(pybind11::module_ &m);
 void add_voxel_numpy_door(pybind11::module_ &m);
 void add_dlpack_door(pybind11::module_ &m);

@@ -1,0 +1,47 @@
+/* Launch parameters of the CUDA kernels that are chosen at launch, by shape class and GPU. */
+#ifndef RC_LAUNCH_TABLE_H
+#define RC_LAUNCH_TABLE_H
+
+#include "robocache.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A parameter never changes a result, only how fast it comes. `threads` is of a block and at most the kernel's launch
+ * bound; `fill` is how many threads a multiprocessor is given at most, those that stride over the rest included. */
+typedef enum rc_tunable {
+    RC_TUNE_ALIGN_THREADS,
+    RC_TUNE_ALIGN_MIN_ITEMS,       /* vectors that a lane moves at least */
+    RC_TUNE_ALIGN_MAX_ITEMS,       /* and at most */
+    RC_TUNE_ALIGN_MAX_ITEMS_BROAD, /* and at most in broad rows */
+    RC_TUNE_ALIGN_BROAD_CHUNKS,    /* rows of more vectors than this are broad */
+    RC_TUNE_ALIGN_WARPS,           /* warps a multiprocessor that a call fills before its tiles grow */
+    RC_TUNE_ALIGN_FEW_WARPS,       /* warps a multiprocessor below which even the least items are too many */
+    RC_TUNE_VOXEL_KEYS_THREADS,
+    RC_TUNE_VOXEL_KEYS_FILL,
+    RC_TUNE_VOXEL_LEVELS_THREADS,
+    RC_TUNE_VOXEL_SPARSE_POINTS_THREADS,
+    RC_TUNE_VOXEL_SPARSE_ROWS_THREADS,
+    RC_TUNE_VOXEL_BACKWARD_THREADS,
+    RC_TUNE_VOXEL_BACKWARD_FILL,
+    RC_TUNE_DEVOXELIZE_THREADS,
+    RC_TUNE_DEVOXELIZE_FILL,
+    RC_TUNE_DEVOXELIZE_BACKWARD_THREADS,
+    RC_TUNE_DEVOXELIZE_BACKWARD_FILL,
+    RC_TUNE_COPY_MANY_THREADS,
+    RC_NUM_TUNABLES
+} rc_tunable;
+
+/* The shape class of a call with this much work. */
+int32_t rc_shape_class(int64_t work);
+
+/* The value for a GPU of compute capability `arch` (10 * major + minor): what rc_set_launch_parameter forced, else the
+ * measured one, else the default. Any thread; a few loads. */
+int32_t rc_launch_value(rc_tunable tunable, int32_t arch, int64_t work);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* RC_LAUNCH_TABLE_H */
