@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -80,6 +80,16 @@ def _within(budget_s: float | None, repeats: int, call_ms: float, timing_ms: flo
     return min(repeats, max(LEAST_REPEATS, int(budget_s * 1e3 / timing_ms)))
 
 
+@dataclass
+class Recording:
+    """Calls captured into a graph."""
+
+    graph: torch.cuda.CUDAGraph
+    outputs: list[Any]  # alive as long as the graph writes them
+    laps: int  # over the input sets
+    calls: int
+
+
 class GraphTimer:
     """Device time on the current CUDA device, by graph replay."""
 
@@ -109,7 +119,8 @@ class GraphTimer:
         torch.cuda.synchronize()
         return [start.elapsed_time(end) for start, end in zip(starts, ends, strict=True)]
 
-    def measure(self, calls: Sequence[Call], repeats: int) -> Stats:
+    def _lap(self, calls: Sequence[Call]) -> tuple[torch.cuda.CUDAGraph, list[Any], float, int]:
+        """One captured lap over the sets, its outputs, its milliseconds, and the laps that fill a replay."""
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # capture needs a first run outside it: lazy set-up, compilation
@@ -119,8 +130,12 @@ class GraphTimer:
         torch.cuda.synchronize()
         graph, outputs = self._capture(calls, 1)
         lap_ms = float(np.median(self._replay([graph], 4)[1:]))
-        call_ms = lap_ms / len(calls)
         laps = int(min(max(1.0, np.ceil(self.replay_ms / max(lap_ms, 1e-4))), max(1, self.max_calls // len(calls))))
+        return graph, outputs, lap_ms, laps
+
+    def measure(self, calls: Sequence[Call], repeats: int) -> Stats:
+        graph, outputs, lap_ms, laps = self._lap(calls)
+        call_ms = lap_ms / len(calls)
         # A longer lap is cut into parts that take turns: as many timings cost less, and the sets still rotate.
         part = min(len(calls), int(np.ceil(self.replay_ms / max(call_ms, 1e-6))))
         if laps > 1:
@@ -139,6 +154,27 @@ class GraphTimer:
         replays = self._replay(graphs, repeats)
         times = [ms * 1e3 / sizes[turn % len(sizes)] for turn, ms in enumerate(replays)]
         return summarize(times, sizes[0])
+
+    def record(self, calls: Sequence[Call], laps: int | None = None) -> Recording:
+        """Captures whole laps, for `interleave`; as many as fill a replay where `laps` is None."""
+        if laps is None:
+            graph, outputs, _, laps = self._lap(calls)
+            if laps == 1:
+                return Recording(graph, outputs, 1, len(calls))
+            del graph, outputs
+        graph, outputs = self._capture(calls, laps)
+        return Recording(graph, outputs, laps, laps * len(calls))
+
+    def interleave(self, recordings: Mapping[str, Recording], rounds: int, seed: int = 0) -> dict[str, list[float]]:
+        """Microseconds a call of each recording, one timing a round; every round takes them in a new order."""
+        names = list(recordings)
+        generator = np.random.default_rng(seed)
+        order = [name for _ in range(rounds + 1) for name in generator.permutation(names)]
+        replays = self._replay([recordings[name].graph for name in order], len(order))
+        times: dict[str, list[float]] = {name: [] for name in names}
+        for name, ms in list(zip(order, replays, strict=True))[len(names) :]:  # the first round warms up
+            times[name].append(ms * 1e3 / recordings[name].calls)
+        return times
 
 
 class WallTimer:
