@@ -1,0 +1,165 @@
+"""No launch parameter changes a result: every value of each, on cases small enough to run them all."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+import robocache
+from benchmarks import cases, tune_cases, voxel_cases
+from benchmarks.tune_bench import GpuBench, same
+from benchmarks.tune_decide import CONTROL, CURRENT
+from robocache._backend import native
+
+# Forced launch parameters are the process's.
+pytestmark = [pytest.mark.gpu, pytest.mark.alone]
+
+COUNTERS = {
+    "align": "align_cuda",
+    "voxel_sorted": "voxelize_sort_cuda",
+    "voxel_fill": "voxelize_sort_cuda",
+    "devoxelize": "devoxelize_cuda",
+    "voxel_sparse": "voxelize_sparse_cuda",
+    "voxel_backward": "voxelize_backward_cuda",
+    "devoxelize_backward": "devoxelize_backward_cuda",
+    "copy_many": "copy_many_cuda",
+}
+
+
+@pytest.fixture(autouse=True)
+def _given_back() -> Iterator[None]:
+    native.reset_launch_parameters()
+    yield
+    native.reset_launch_parameters()
+
+
+def small(case: Any) -> Any:
+    """The case with odd, small sizes."""
+    if isinstance(case, cases.Case):
+        return case.scaled(5, 67)
+    if isinstance(case, voxel_cases.VoxelCase):
+        return replace(case.scaled(3, 5003, 24), scatter="depth")  # crowded cells: several levels of partial results
+    return replace(case, megabytes=0.3)
+
+
+def run(bound: tune_cases.Bound) -> list[torch.Tensor]:
+    bound.clear()
+    return [tensor.clone() for tensor in tune_cases.flat(bound.call())]
+
+
+def force_everywhere(parameter: str, value: int | None) -> None:
+    for shape_class in native.shape_class_ends():
+        native.set_launch_parameter(parameter, shape_class, value)
+
+
+@pytest.mark.parametrize("group", tune_cases.GROUPS, ids=lambda group: group.name)
+def test_every_value_gives_the_same_bits(group: tune_cases.Group) -> None:
+    values = {parameter["name"]: parameter["values"] for parameter in native.launch_parameters()}
+    bounds = [tune_cases.bind(small(case), "cuda", 0) for case in group.cases]
+    expected = [run(bound) for bound in bounds]
+    counter = COUNTERS[group.name]
+    before, runs = robocache.launch_counts()[counter], 0
+    for parameter in group.parameters(list(values)):
+        for value in values[parameter]:
+            force_everywhere(parameter, value)
+            for case, bound, want in zip(group.cases, bounds, expected, strict=True):
+                assert same(run(bound), want, group.exact), f"{case.name}: {parameter} = {value}"
+                runs += 1
+        force_everywhere(parameter, None)
+    assert robocache.launch_counts()[counter] >= before + runs > before
+
+
+@pytest.mark.parametrize("group", tune_cases.GROUPS, ids=lambda group: group.name)
+@pytest.mark.parametrize("end", [pytest.param(0, id="least", marks=pytest.mark.sanitize), pytest.param(-1, id="most")])
+def test_all_values_at_an_end_together(group: tune_cases.Group, end: int) -> None:
+    listed = native.launch_parameters()
+    names = group.parameters([parameter["name"] for parameter in listed])
+    bounds = [tune_cases.bind(small(case), "cuda", 1) for case in group.cases[:3]]
+    expected = [run(bound) for bound in bounds]
+    for parameter in listed:
+        if parameter["name"] in names:
+            force_everywhere(parameter["name"], parameter["values"][end])
+    for bound, want in zip(bounds, expected, strict=True):
+        assert same(run(bound), want, group.exact)
+
+
+class KernelNode(ctypes.Structure):
+    """CUDA_KERNEL_NODE_PARAMS of the driver API."""
+
+    _fields_ = [
+        ("function", ctypes.c_void_p),
+        ("grid", ctypes.c_uint * 3),
+        ("block", ctypes.c_uint * 3),
+        ("shared", ctypes.c_uint),
+        ("parameters", ctypes.c_void_p),
+        ("extra", ctypes.c_void_p),
+        ("kernel", ctypes.c_void_p),
+        ("context", ctypes.c_void_p),
+    ]
+
+
+def threads_launched(call: Callable[[], Any]) -> list[int]:
+    """Threads of a block of each kernel that a call launches, as a captured graph has them."""
+    driver = ctypes.CDLL("libcuda.so.1")
+    call()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph(keep_graph=True)
+    with torch.cuda.graph(graph):
+        call()
+    raw, count = ctypes.c_void_p(graph.raw_cuda_graph()), ctypes.c_size_t()
+    assert driver.cuGraphGetNodes(raw, None, ctypes.byref(count)) == 0
+    nodes = (ctypes.c_void_p * count.value)()
+    assert driver.cuGraphGetNodes(raw, nodes, ctypes.byref(count)) == 0
+    found = []
+    for node in nodes:
+        kind, told = ctypes.c_int(), KernelNode()
+        assert driver.cuGraphNodeGetType(ctypes.c_void_p(node), ctypes.byref(kind)) == 0
+        if kind.value == 0:  # CU_GRAPH_NODE_TYPE_KERNEL
+            assert driver.cuGraphKernelNodeGetParams_v2(ctypes.c_void_p(node), ctypes.byref(told)) == 0
+            found.append(int(told.block[0]))
+    return found
+
+
+@pytest.mark.parametrize("group", tune_cases.GROUPS, ids=lambda group: group.name)
+def test_forced_threads_reach_the_launch(group: tune_cases.Group) -> None:
+    listed = {parameter["name"]: parameter["values"] for parameter in native.launch_parameters()}
+    names = [name for name in group.parameters(list(listed)) if name.endswith(".threads")]
+    assert names
+    bound = tune_cases.bind(small(group.cases[0]), "cuda", 0)
+    for name in names:
+        taken = []
+        for value in listed[name]:
+            force_everywhere(name, value)
+            launched = threads_launched(bound.call)
+            assert value in launched, f"{name} = {value}: the kernels have {launched} threads a block"
+            taken.append(launched)
+        force_everywhere(name, None)
+        assert all(one != another for one, another in itertools.pairwise(taken))
+
+
+def test_a_measurement_has_every_label_and_gives_the_value_back() -> None:
+    group = next(group for group in tune_cases.GROUPS if group.name == "voxel_backward")
+    bench = GpuBench(rotate_bytes=64 << 20)
+    bench.load(group, [group.cases[-1]])
+    times = bench.times("voxel_backward.fill", "large", 16384, [2048], rounds=15, seed=0)
+    (by_label,) = times.values()
+    assert set(by_label) == {CURRENT, CONTROL, "2048"} and all(len(v) == 15 for v in by_label.values())
+    assert all(microseconds > 0 for column in by_label.values() for microseconds in column)
+    assert native.launch_parameter("voxel_backward.fill", "large", 0) == 16384
+    bench.unload()
+
+
+def test_a_result_that_differs_is_caught() -> None:
+    group = tune_cases.GROUPS[0]
+    bench = GpuBench(rotate_bytes=1 << 20)
+    bench.load(group, [small(group.cases[0])])
+    (name,) = bench.expected
+    bench.expected[name] = [tensor + 1 for tensor in bench.expected[name]]
+    with pytest.raises(AssertionError, match=r"align.warps = 16 changes the result"):
+        bench.times("align.warps", "small", 16, [8], rounds=7, seed=0)
