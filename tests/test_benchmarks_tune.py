@@ -107,7 +107,7 @@ class FakeBench:
         self.measured.append((parameter, shape_class, current, list(values)))
         costs = self.costs[parameter]
         second = sum(1 for one in self.measured if one[:2] == (parameter, shape_class)) > 1
-        factor = 1.2 if self.lucky and second else 1.0
+        factor = 1.3 if self.lucky and second else 1.0
         by_label = {CURRENT: costs[current], CONTROL: costs[current]}
         by_label |= {str(value): factor * costs[value] for value in values}
         return {"case": timings(by_label, rounds, seed=seed)}
