@@ -23,7 +23,7 @@ C_FILES = $(wildcard csrc/*/*.c csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh
 PYTHON_FILES = setup.py build_tools robocache tests examples benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: sota report compare ratchet ratchet-gpu soak soak-gpu docs sbom audit lint-workflows
+.PHONY: sota report compare ratchet ratchet-gpu tune-gpu soak soak-gpu docs sbom audit lint-workflows
 .PHONY: help venv build demo demo-voxelize test lint lint-c lint-python format test-gpu sanitize sanitize-gpu bench bench-gpu wheel clean
 
 help: ## List the targets
@@ -139,6 +139,9 @@ soak-gpu: build-gpu ## Random work on the GPU for MINUTES=2, checked, memory fla
 
 bench-gpu: build-gpu ## Measure on the GPU
 	@$(GPU_ENV) $(PYTHON) -m benchmarks --device cuda $(ARGS)
+
+tune-gpu: build-gpu ## Choose the kernels' launch parameters on this GPU; ARGS=--write puts them into the source's table
+	@$(GPU_ENV) $(PYTHON) -m benchmarks.tune --device cuda $(ARGS)
 
 ratchet-gpu: build-gpu ## Measure on the GPU and compare with this machine's committed results; the report is out/ratchet.md
 	@rm -rf out/bench
