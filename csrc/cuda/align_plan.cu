@@ -28,7 +28,8 @@ struct AlignTuning {
 
 // `items`: the vectors of the call's output.
 AlignTuning tuning_of(int32_t device, int64_t items) {
-    const auto value = [&](rc_tunable tunable) { return launch_parameter(tunable, device, items); };
+    const int32_t arch = compute_capability(device);
+    const auto value = [&](rc_tunable tunable) { return rc_launch_value(tunable, arch, items); };
     AlignTuning tuning;
     tuning.min_items = value(RC_TUNE_ALIGN_MIN_ITEMS);
     tuning.max_items = value(RC_TUNE_ALIGN_MAX_ITEMS);
