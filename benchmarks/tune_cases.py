@@ -60,11 +60,6 @@ def _points(case: voxel_cases.VoxelCase) -> int:
     return case.all_points
 
 
-def _grid_words(case: voxel_cases.VoxelCase) -> int:
-    """16-byte words of a float32 grid."""
-    return case.batch * case.cells * case.columns // 4
-
-
 def _elements(case: voxel_cases.VoxelCase) -> int:
     return case.all_points * case.columns
 
@@ -106,25 +101,47 @@ GROUPS: tuple[Group, ...] = (
         align_vectors,
     ),
     Group(
-        "voxel_sorted",
-        ("voxel_keys.", "voxel_levels.", "voxel_rows."),
+        "voxel_tile_broad",
+        ("voxel_tile.cells_broad",),
         (
             _sized(_MEAN, "small", points=100_000, size=_cube(64)),
             _VOXEL[_MEAN],
-            _VOXEL[_PERACT],
-            _sized(_MEAN, "large", **_LARGE),
+            _VOXEL[f"{_MEAN}-scan"],
+            _sized(_MEAN, "large", batch=6, size=_cube(100)),
         ),
         _points,
     ),
     Group(
-        "voxel_fill",
-        ("voxel_fill.",),
+        "voxel_tile_narrow",
+        ("voxel_tile.cells_narrow",),
         (
-            _sized(_MEAN, "32", points=20_000, size=_cube(32)),
-            _sized(_MEAN, "64", points=100_000, size=_cube(64)),
-            _VOXEL[_MEAN],
+            _sized(_PERACT, "small", batch=2),
+            _VOXEL[_PERACT],
+            _VOXEL[f"{_PERACT}-scan"],
+            _sized(_MEAN, "narrow", **_LARGE),
         ),
-        _grid_words,
+        _points,
+    ),
+    Group(
+        "voxel_planes",
+        ("voxel_planes.",),
+        (
+            _sized(_MEAN, "first-small", points=100_000, size=_cube(64), layout="channels_first"),
+            _sized(_MEAN, "first", layout="channels_first"),
+            _sized(_MEAN, "first-large", layout="channels_first", **_LARGE),
+        ),
+        _points,
+    ),
+    Group(
+        "voxel_sorted",
+        ("voxel_keys.", "voxel_levels."),
+        (
+            _sized(_MEAN, "small", points=100_000, size=_cube(64)),
+            _VOXEL[_MEAN],
+            _VOXEL[f"{_MEAN}-onecell"],
+            _sized(_MEAN, "large", **_LARGE),
+        ),
+        _points,
     ),
     Group(
         "devoxelize",

@@ -22,8 +22,10 @@ pytestmark = [pytest.mark.gpu, pytest.mark.alone]
 
 COUNTERS = {
     "align": "align_cuda",
+    "voxel_tile_broad": "voxelize_sort_cuda",
+    "voxel_tile_narrow": "voxelize_sort_cuda",
+    "voxel_planes": "voxelize_sort_cuda",
     "voxel_sorted": "voxelize_sort_cuda",
-    "voxel_fill": "voxelize_sort_cuda",
     "devoxelize": "devoxelize_cuda",
     "voxel_sparse": "voxelize_sparse_cuda",
     "voxel_backward": "voxelize_backward_cuda",
@@ -44,7 +46,7 @@ def small(case: Any) -> Any:
     if isinstance(case, cases.Case):
         return case.scaled(5, 67)
     if isinstance(case, voxel_cases.VoxelCase):
-        # Crowded cells make several levels of partial results; grids of 4 MB are filled beside the sort, or not.
+        # Crowded cells make several levels of partial results.
         return replace(case.scaled(3, 5003, 41), scatter="depth")
     return replace(case, megabytes=0.3)
 
@@ -105,8 +107,8 @@ class KernelNode(ctypes.Structure):
     ]
 
 
-def threads_launched(call: Callable[[], Any]) -> list[int]:
-    """Threads of a block of each kernel that a call launches, as a captured graph has them."""
+def launched(call: Callable[[], Any]) -> list[tuple[int, int, int]]:
+    """Blocks, threads of a block and bytes of shared memory of each kernel of a call, as a captured graph has them."""
     driver = ctypes.CDLL("libcuda.so.1")
     call()
     torch.cuda.synchronize()
@@ -123,25 +125,27 @@ def threads_launched(call: Callable[[], Any]) -> list[int]:
         assert driver.cuGraphNodeGetType(ctypes.c_void_p(node), ctypes.byref(kind)) == 0
         if kind.value == 0:  # CU_GRAPH_NODE_TYPE_KERNEL
             assert driver.cuGraphKernelNodeGetParams_v2(ctypes.c_void_p(node), ctypes.byref(told)) == 0
-            found.append(int(told.block[0]))
+            found.append((int(told.grid[0]), int(told.block[0]), int(told.shared)))
     return found
 
 
 @pytest.mark.parametrize("group", tune_cases.GROUPS, ids=lambda group: group.name)
-def test_forced_threads_reach_the_launch(group: tune_cases.Group) -> None:
+def test_forced_values_reach_the_launch(group: tune_cases.Group) -> None:
+    """Threads and tiles, which show in any launch; how far a grid is filled shows in large ones only."""
     listed = {parameter["name"]: parameter["values"] for parameter in native.launch_parameters()}
-    names = [name for name in group.parameters(list(listed)) if name.endswith(".threads")]
+    seen = (".threads", ".cells_broad", ".cells_narrow", ".row_kib")
+    names = [name for name in group.parameters(list(listed)) if name.endswith(seen)]
     assert names
     bound = tune_cases.bind(small(group.cases[0]), "cuda", 0)
     for name in names:
         taken = []
         for value in listed[name]:
             force_everywhere(name, value)
-            launched = threads_launched(bound.call)
-            assert value in launched, f"{name} = {value}: the kernels have {launched} threads a block"
-            taken.append(launched)
+            taken.append(launched(bound.call))
+            if name.endswith(".threads"):
+                assert value in {threads for _, threads, _ in taken[-1]}, f"{name} = {value}: {taken[-1]}"
         force_everywhere(name, None)
-        assert all(one != another for one, another in itertools.pairwise(taken))
+        assert all(one != another for one, another in itertools.pairwise(taken)), f"{name}: {taken}"
 
 
 def test_a_measurement_has_every_label_and_gives_the_value_back() -> None:

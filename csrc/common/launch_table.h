@@ -21,6 +21,9 @@ typedef enum rc_tunable {
     RC_TUNE_VOXEL_KEYS_THREADS,
     RC_TUNE_VOXEL_KEYS_FILL,
     RC_TUNE_VOXEL_LEVELS_THREADS,
+    RC_TUNE_VOXEL_TILE_CELLS_BROAD,  /* cells of a tile of a dense grid: rows of 12 columns and more */
+    RC_TUNE_VOXEL_TILE_CELLS_NARROW, /* and of fewer */
+    RC_TUNE_VOXEL_PLANES_ROW_KIB,    /* KiB of shared memory for the rows of a tile, channels first */
     RC_TUNE_VOXEL_SPARSE_POINTS_THREADS,
     RC_TUNE_VOXEL_SPARSE_ROWS_THREADS,
     RC_TUNE_VOXEL_BACKWARD_THREADS,

@@ -5,9 +5,6 @@ namespace rc {
 
 namespace {
 
-constexpr size_t kRowBytes =
-    24 * 1024;  // of shared memory, channels first: with the tile's own 8 KB, seven blocks a multiprocessor
-
 // The order in which a tile keeps its rows.
 constexpr int32_t kFeatureOrder[6] = {RC_REDUCE_SUM, RC_REDUCE_MEAN,   RC_REDUCE_MAX,
                                       RC_REDUCE_MIN, RC_REDUCE_ARGMAX, RC_REDUCE_ARGMIN};
@@ -17,13 +14,23 @@ CellOutput cell_output(const rc_voxel_call& call, int32_t reduce) {
     return output != nullptr ? CellOutput{output->data, output->dtype, call.accumulate} : CellOutput{nullptr, 0, false};
 }
 
+constexpr int32_t kBroadColumns = 12;
+
 // Rows of few columns: more of them to a tile, so that finding them is worth it.
-uint32_t tile_cells(const ReduceParams& reduce) {
-    return reduce.columns >= 12 ? kMaxTileCells / 2 : kMaxTileCells;
+uint32_t tile_cells(const VoxelRun& run, const ReduceParams& reduce) {
+    const rc_tunable tunable = reduce.columns >= kBroadColumns ? RC_TUNE_VOXEL_TILE_CELLS_BROAD
+                                                               : RC_TUNE_VOXEL_TILE_CELLS_NARROW;
+    return static_cast<uint32_t>(launch_parameter(tunable, run.call->device, run.params.points.total));
+}
+
+// Shared memory for rows, channels first. The fewer, the more blocks a multiprocessor has beside the tile's own 8 KB.
+size_t row_bytes(const VoxelRun& run) {
+    const int32_t kib = launch_parameter(RC_TUNE_VOXEL_PLANES_ROW_KIB, run.call->device, run.params.points.total);
+    return static_cast<size_t>(kib) * 1024;
 }
 
 int64_t num_tiles(const VoxelRun& run, const ReduceParams& reduce) {
-    const int64_t cells = tile_cells(reduce);
+    const int64_t cells = tile_cells(run, reduce);
     return run.call->batch * ((run.params.grid.cells + cells - 1) / cells);
 }
 
@@ -37,7 +44,7 @@ void tile_params(const VoxelRun& run, const ReduceParams& reduce, TileParams* ti
     const rc_voxel_call& call = *run.call;
     *tile = TileParams{};
     tile->cells = run.params.grid.cells;
-    tile->tile_cells = tile_cells(reduce);
+    tile->tile_cells = tile_cells(run, reduce);
     tile->tiles_per_sample = static_cast<uint32_t>((tile->cells + tile->tile_cells - 1) / tile->tile_cells);
     tile->by_tiles = FastDivide::by(tile->tiles_per_sample);
     tile->per_sample = run.params.points.per_sample;
@@ -60,7 +67,7 @@ void tile_params(const VoxelRun& run, const ReduceParams& reduce, TileParams* ti
     const size_t real = reduce.dtype == RC_FLOAT64 ? 8 : 4;
     const size_t row = chunk * (static_cast<size_t>(tile->num_values) * real +
                                 static_cast<size_t>(tile->num_outputs - tile->num_values) * 4);
-    const size_t rows = row > 0 ? kRowBytes / row : 1;
+    const size_t rows = row > 0 ? row_bytes(run) / row : 1;
     tile->num_rows = static_cast<uint32_t>(rows < 8 ? 8 : (rows > kMaxTileCells ? kMaxTileCells : rows));
 }
 
