@@ -127,6 +127,18 @@ def search(
     return entries, left_out, errors
 
 
+def merged(new: Sequence[dict[str, Any]], earlier: Mapping[str, Any], table: Table) -> list[dict[str, Any]]:
+    """The new entries, and those of an earlier run on the machine that still say why the table holds what it holds."""
+    anew = {(entry["parameter"], entry["shape_class"]) for entry in new}
+    kept = [
+        entry
+        for entry in earlier.get("entries", [])
+        if (entry["parameter"], entry["shape_class"]) not in anew
+        and table.get(entry["parameter"], {}).get(entry["shape_class"]) == entry["chosen"]
+    ]
+    return [*kept, *new]
+
+
 def line(entry: Mapping[str, Any]) -> str:
     """One line about an entry."""
     ratios = "  ".join(f"{label}: {found['ratio']:.3f}" for label, found in entry["ratios"].items())
@@ -148,6 +160,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     for name in options.only or []:
         if name not in names:
             parser.error(f"--only: expected one of {', '.join(names)}, got {name!r}")
+    if options.out and options.write:
+        parser.error("--write: takes the results under benchmarks/results; expected no --out beside it")
     if options.budget <= 0 or options.rounds < 7:
         parser.error("--budget: expected more than 0 seconds, --rounds: at least 7")
     return options
@@ -182,6 +196,8 @@ def run(options: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
     finally:
         native.reset_launch_parameters()
     facts["clocks_after"] = provenance.clocks()
+    for entry in entries:
+        entry["date"], entry["commit"] = facts["date"], facts["git"]["commit"]
     return {
         "schema": SCHEMA,
         "suite": "tune",
@@ -224,23 +240,27 @@ def main(argv: list[str] | None = None) -> int:
     if not torch.cuda.is_available():
         raise SystemExit("--device cuda: no CUDA device is visible")
     results = run(options, provenance.without_paths(arguments))
-    path = options.out or provenance.ROOT / "benchmarks" / "results" / provenance.machine_slug("cuda") / "tune.json"
+    path = options.out or launch_table.RESULTS / provenance.machine_slug("cuda") / "tune.json"
+    measured = results["entries"]
+    earlier = json.loads(path.read_text()) if path.exists() else {}
+    results["entries"] = merged(measured, earlier, results["table"])
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=1) + "\n")
-    for entry in results["entries"]:
+    for entry in measured:
         print(line(entry))
     for name in results["left_out"]:
         print(f"{name}: left out, the budget of {options.budget:g} s was spent", file=sys.stderr)
     for words in results["errors"]:
         print(f"error: {words}", file=sys.stderr)
-    changed = sum(entry["chosen"] != entry["before"] for entry in results["entries"])
-    print(f"{len(results['entries'])} measured in {results['seconds']} s, {changed} changed; written: {path.name}")
+    changed = sum(entry["chosen"] != entry["before"] for entry in measured)
+    print(f"{len(measured)} measured in {results['seconds']} s, {changed} changed; written: {path.name}")
     if options.write and not results["errors"]:
         from robocache._backend import native
 
         assert native is not None  # run() has used it
-        launch_table.TABLE.write_text(launch_table.text(launch_table.committed(), native.launch_parameters()))
-        print(f"written: {launch_table.TABLE.relative_to(provenance.ROOT)}; build anew for it to count")
+        table = launch_table.text(launch_table.committed(launch_table.RESULTS), native.launch_parameters())
+        launch_table.TABLE.write_text(table)
+        print(f"written: csrc/common/{launch_table.TABLE.name}; build anew for it to count")
     return 1 if results["errors"] else 0
 
 

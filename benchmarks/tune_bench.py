@@ -35,7 +35,9 @@ def same(got: Sequence[torch.Tensor], want: Sequence[torch.Tensor], exact: bool)
 class GpuBench:
     """Cases of one group and shape class at a time. `load` takes them up, `times` measures."""
 
-    def __init__(self, rotate_bytes: int = 256 << 20, max_sets: int = 64, timer: GraphTimer | None = None) -> None:
+    def __init__(
+        self, rotate_bytes: int = 256 << 20, max_sets: int = 64, timer: GraphTimer | None = None, device: str = "cuda"
+    ) -> None:
         from robocache._backend import native
 
         if native is None:
@@ -43,6 +45,7 @@ class GpuBench:
         self.native: Any = native
         self.rotate_bytes = rotate_bytes  # sets rotate until their bytes exceed this, as in the suites
         self.max_sets = max_sets
+        self.device = device
         self.timer = timer or GraphTimer(max_calls=512)
         self.sets: dict[str, list[Bound]] = {}
         self.expected: dict[str, list[torch.Tensor]] = {}
@@ -53,17 +56,18 @@ class GpuBench:
         self.unload()
         self.exact = group.exact
         for case in cases:
-            first = bind(case, "cuda", 0)
+            first = bind(case, self.device, 0)
             expected = [tensor.clone() for tensor in flat(first.call())]
             one = first.bytes + sum(t.numel() * t.element_size() for t in expected)
             count = max(2, min(self.max_sets, math.ceil(self.rotate_bytes / max(one, 1))))
-            self.sets[case.name] = [first, *(bind(case, "cuda", seed) for seed in range(1, count))]
+            self.sets[case.name] = [first, *(bind(case, self.device, seed) for seed in range(1, count))]
             self.expected[case.name] = expected
 
     def unload(self) -> None:
         self.sets.clear()
         self.expected.clear()
-        torch.cuda.empty_cache()
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
 
     def force(self, parameter: str, shape_class: str, value: int) -> None:
         self.native.set_launch_parameter(parameter, shape_class, value)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from benchmarks import launch_table, tune, tune_cases
+from benchmarks import launch_table, provenance, timing, tune, tune_bench, tune_cases
 from benchmarks.measure import CheckFailed
+from benchmarks.tune_bench import GpuBench, same
 from benchmarks.tune_decide import CONTROL, CURRENT, decide, ratio_of
 from robocache._backend import native
 
@@ -121,6 +122,22 @@ def defaults() -> tune.Table:
     return {p["name"]: dict.fromkeys(ENDS, p["default"]) for p in PARAMETERS}
 
 
+def result(arch: int = 90, date: str = "2026-01-02T03:04:05+00:00", **table: dict[str, int]) -> dict[str, Any]:
+    return {
+        "arch": arch,
+        "provenance": {
+            "date": date,
+            "gpu": "NVIDIA H200",
+            "driver": "580.1",
+            "cuda": "13.0",
+            "compiler": {"nvcc": "release 13.0"},
+            "git": {"commit": "abc", "dirty": False},
+            "arguments": ["--write"],
+        },
+        "table": {**defaults(), **{name.replace("_", ".", 1): values for name, values in table.items()}},
+    }
+
+
 def test_the_search_finds_what_is_planted_and_goes_on_from_there() -> None:
     bench, table = FakeBench(COSTS), defaults()
     entries, left_out, errors = tune.search(tune.tasks_of([GROUP], PARAMETERS, ENDS), bench, table, 1e9)
@@ -157,6 +174,148 @@ def test_the_budget_ends_the_search_and_the_rest_is_told() -> None:
     assert len(entries) == 2 and len(left_out) == 4 and left_out[-1] == "align.warps large"
 
 
+# ---- Measuring, with a made-up clock --------------------------------------------------------------------------------
+
+
+class FakeTimer:
+    """Recordings that tell what was forced when they were made, and timings that say so."""
+
+    def __init__(self) -> None:
+        self.laps: list[int | None] = []
+
+    def record(self, calls: Sequence[Any], laps: int | None = None) -> Any:
+        self.laps.append(laps)
+        for call in calls:
+            call()
+        return SimpleNamespace(laps=3, forced=native.launch_parameter("align.warps", "small", 0))
+
+    def interleave(self, recordings: dict[str, Any], rounds: int, seed: int) -> dict[str, list[float]]:
+        return {label: [float(one.forced)] * rounds for label, one in recordings.items()}
+
+
+def loaded_bench() -> tuple[GpuBench, FakeTimer, list[str]]:
+    timer = FakeTimer()
+    bench = GpuBench(rotate_bytes=1 << 16, timer=timer, device="cpu")  # type: ignore[arg-type]
+    bench.load(GROUP, [case.scaled(2, 9) for case in GROUP.cases[:2]])
+    return bench, timer, [case.name for case in GROUP.cases[:2]]
+
+
+def test_every_label_is_recorded_with_its_value_forced() -> None:
+    bench, timer, names = loaded_bench()
+    assert all(len(sets) >= 2 for sets in bench.sets.values())
+    times = bench.times("align.warps", "small", 16, [8, 32], rounds=7, seed=0)
+    assert list(times) == names
+    for by_label in times.values():
+        assert {label: column[0] for label, column in by_label.items()} == {
+            CURRENT: 16.0,
+            CONTROL: 16.0,
+            "8": 8.0,
+            "32": 32.0,
+        }
+    assert timer.laps == [None, 3, 3, 3] * 2  # one lap count for all values of a case
+    assert native.launch_parameter("align.warps", "small", 0) == 16
+    bench.unload()
+    assert not bench.sets and not bench.expected
+    native.reset_launch_parameters()
+
+
+def test_a_result_that_differs_is_caught_and_the_value_given_back() -> None:
+    bench, _, names = loaded_bench()
+    bench.expected[names[1]] = [tensor + 1 for tensor in bench.expected[names[1]]]
+    with pytest.raises(CheckFailed, match=f"{names[1]}: align.warps = 16 changes the result"):
+        bench.times("align.warps", "small", 16, [8], rounds=7, seed=0)
+    assert native.launch_parameter("align.warps", "small", 0) == 16
+    native.reset_launch_parameters()
+
+
+def test_same_bits() -> None:
+    a = torch.tensor([1.0, float("nan"), 0.0])
+    assert same([a], [a.clone()], exact=True) and not same([a], [a, a], exact=True)
+    assert not same([torch.tensor([0.0])], [torch.tensor([-0.0])], exact=True)
+    assert same([torch.tensor([100.0, 1.0])], [torch.tensor([100.0, 1.0001])], exact=False)
+    assert not same([torch.tensor([100.0, 1.0])], [torch.tensor([100.0, 1.1])], exact=False)
+    assert same([torch.tensor(3)], [torch.tensor(3)], exact=True) and not same([a], [a.double()], exact=True)
+
+
+class FakeReplays(timing.GraphTimer):
+    """Replays that take as long as their graph says."""
+
+    def _replay(self, graphs: Sequence[Any], repeats: int) -> list[float]:
+        return [float(graphs[turn % len(graphs)]) for turn in range(repeats)]
+
+
+def test_interleaved_replays_take_turns_and_keep_their_names() -> None:
+    recordings: dict[str, Any] = {
+        name: timing.Recording(graph, [], 1, calls)  # type: ignore[arg-type]
+        for name, graph, calls in (("a", 2.0, 4), ("b", 3.0, 1), ("c", 8.0, 2))
+    }
+    times = FakeReplays().interleave(recordings, rounds=5, seed=1)
+    assert times == {"a": [500.0] * 5, "b": [3000.0] * 5, "c": [4000.0] * 5}
+
+
+# ---- The command ---------------------------------------------------------------------------------------------------
+
+
+class FakeGpu(FakeBench):
+    """Every parameter's least value takes half the time."""
+
+    def __init__(self) -> None:
+        super().__init__({p["name"]: dict.fromkeys(p["values"], 2.0) for p in native.launch_parameters()})
+        for costs in self.costs.values():
+            costs[min(costs)] = 1.0
+        self.native = native
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A made-up GPU, and results and a table of its own; its folder of results."""
+    facts = {**result()["provenance"], "arguments": ["--write"]}
+    monkeypatch.setattr(tune_bench, "GpuBench", FakeGpu)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(provenance, "provenance", lambda device, arguments: dict(facts))
+    monkeypatch.setattr(provenance, "clocks", lambda: None)
+    monkeypatch.setattr(provenance, "machine_slug", lambda device: "made-up")
+    monkeypatch.setattr(launch_table, "RESULTS", tmp_path)
+    monkeypatch.setattr(launch_table, "TABLE", tmp_path / "launch_table.inc")
+    return tmp_path / "made-up"
+
+
+def test_the_command_leaves_results_and_a_table(gpu: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tune.main(["--write"]) == 0
+    told = capsys.readouterr().out
+    results = json.loads((gpu / "tune.json").read_text())
+    listed = native.launch_parameters()
+    assert results["complete"] and len(results["entries"]) == 3 * len(listed) and results["arch"] == 90
+    assert all(results["table"][p["name"]]["small"] == min(p["values"]) for p in listed)
+    assert "align.threads" in told and "written: csrc/common/launch_table.inc" in told
+    assert launch_table.TABLE.read_text() == launch_table.text([results], listed)
+    assert f"[RC_TUNE_ALIGN_THREADS] = {{{', '.join(['32'] * 3)}}}" in launch_table.TABLE.read_text()
+
+
+def test_a_later_run_keeps_the_entries_that_still_say_why() -> None:
+    def entry(parameter: str, shape_class: str, chosen: int, date: str) -> dict[str, Any]:
+        return {"parameter": parameter, "shape_class": shape_class, "chosen": chosen, "date": date}
+
+    table = {"align.threads": {"small": 32, "large": 64}, "align.warps": {"small": 16}}
+    anew = [entry("align.threads", "small", 32, "new")]
+    held = entry("align.threads", "large", 64, "old")
+    earlier = [
+        entry("align.threads", "small", 128, "old"),  # measured anew
+        held,
+        entry("align.warps", "small", 8, "old"),  # the table says otherwise by now
+        entry("align.gone", "small", 1, "old"),  # no such parameter any more
+    ]
+    assert tune.merged(anew, {"entries": earlier}, table) == [held, *anew]
+    assert tune.merged(anew, {}, table) == anew
+
+
+def test_a_budget_that_is_spent_is_told(gpu: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tune.main(["--budget", "1e-9"]) == 0
+    results = json.loads((gpu / "tune.json").read_text())
+    assert not results["complete"] and results["entries"] == [] and "left out" in capsys.readouterr().err
+
+
 # ---- What is tuned on what -----------------------------------------------------------------------------------------
 
 
@@ -179,78 +338,13 @@ def test_shape_classes() -> None:
 
 def test_command_line() -> None:
     assert tune.parse(["--only", "align"]).only == ["align"]
-    for wrong in (["--only", "nothing"], ["--budget", "0"], ["--rounds", "3"], ["--device", "cpu"]):
+    for wrong in (
+        ["--only", "nothing"],
+        ["--budget", "0"],
+        ["--rounds", "3"],
+        ["--device", "cpu"],
+        ["--write", "--out", "x"],
+    ):
         with pytest.raises(SystemExit):
             tune.parse(wrong)
     assert "align.threads" in tune.listing()
-
-
-# ---- The table -----------------------------------------------------------------------------------------------------
-
-
-def result(arch: int = 90, date: str = "2026-01-02T03:04:05+00:00", **table: dict[str, int]) -> dict[str, Any]:
-    return {
-        "arch": arch,
-        "provenance": {
-            "date": date,
-            "gpu": "NVIDIA H200",
-            "driver": "580.1",
-            "cuda": "13.0",
-            "compiler": {"nvcc": "release 13.0"},
-            "git": {"commit": "abc", "dirty": False},
-            "arguments": ["--write"],
-        },
-        "table": {**defaults(), **{name.replace("_", ".", 1): values for name, values in table.items()}},
-    }
-
-
-def test_the_text_of_a_table() -> None:
-    won = {"small": 32, "medium": 64, "large": 128}
-    text = launch_table.text([result(align_threads=won), result(100)], PARAMETERS)
-    for words in ("90: NVIDIA H200, 2026-01-02", "driver 580.1, CUDA 13.0, nvcc release 13.0", "commit abc"):
-        assert words in text
-    assert "python -m benchmarks.tune --write\n" in text
-    assert text.index(".arch = 90") < text.index(".arch = 100")
-    assert "[RC_TUNE_ALIGN_THREADS] = {32, 64, 128}," in text and "[RC_TUNE_ALIGN_WARPS] = {16, 16, 16}," in text
-    assert launch_table.text([result(100), result(align_threads=won)], PARAMETERS) == text
-
-
-def test_gpus_of_one_capability_share_a_row_and_the_newest_has_it() -> None:
-    old = result(date="2026-01-01T00:00:00+00:00", align_threads=dict.fromkeys(ENDS, 32))
-    text = launch_table.text([result(), old], PARAMETERS)
-    assert text.count(".arch") == 1 and "[RC_TUNE_ALIGN_THREADS] = {128, 128, 128}," in text
-
-
-def test_results_of_another_build_are_refused() -> None:
-    lacking = result()
-    del lacking["table"]["align.warps"]
-    with pytest.raises(ValueError, match=r"table of 90: expected a value of align.warps, got none; tune anew"):
-        launch_table.text([lacking], PARAMETERS)
-    with pytest.raises(ValueError, match=r"align.nothing is no launch parameter of this build"):
-        launch_table.text([result(align_nothing=dict.fromkeys(ENDS, 1))], PARAMETERS)
-    with pytest.raises(ValueError, match=r"align.threads: expected one of \[32, 64, 128\], got 48"):
-        launch_table.text([result(align_threads=dict.fromkeys(ENDS, 48))], PARAMETERS)
-    hostile = copy.deepcopy(result())
-    hostile["provenance"]["arguments"] = ["*/ {.arch = 1} /*"]
-    assert launch_table.text([hostile], PARAMETERS).count("*/") == 3  # the head's end, and two about the format
-
-
-def test_the_committed_table_is_what_the_committed_results_say() -> None:
-    assert launch_table.TABLE.read_text() == launch_table.text(launch_table.committed(), native.launch_parameters())
-
-
-def test_every_parameter_stands_in_every_row_and_in_the_enumeration() -> None:
-    header = (launch_table.TABLE.parent / "launch_table.h").read_text()
-    names = [launch_table.enumerator(parameter["name"]) for parameter in native.launch_parameters()]
-    assert re.findall(r"^    (RC_TUNE_\w+),", header, re.MULTILINE) == names
-    rows = launch_table.TABLE.read_text().split(".arch = ")[1:]
-    assert len(rows) == len({r["arch"] for r in launch_table.committed()})
-    for row in rows:
-        assert re.findall(r"\[(RC_TUNE_\w+)\]", row) == names
-
-
-def test_the_results_on_disk_are_found(tmp_path: Path) -> None:
-    assert launch_table.text(launch_table.committed(tmp_path), PARAMETERS).count("No GPU has been measured") == 1
-    (tmp_path / "nvidia-h200").mkdir()
-    (tmp_path / "nvidia-h200" / "tune.json").write_text(json.dumps(result()))
-    assert launch_table.committed(tmp_path) == [result()]
