@@ -28,6 +28,7 @@ from . import (
     provenance,
     store,
     timing,
+    training,
     voxel_cases,
     voxelize,
 )
@@ -42,6 +43,7 @@ _SELECT: dict[str, Callable[..., list[Any]]] = {
     "graphs": graphs.select,
     "store": store.select,
     "attention": attention_cases.select,
+    "training": training.select,
 }
 _RUN: dict[str, Callable[..., dict[str, Any]]] = {
     "align": align.run_case,
@@ -49,6 +51,7 @@ _RUN: dict[str, Callable[..., dict[str, Any]]] = {
     "graphs": graphs.run_case,
     "store": store.run_case,
     "attention": attention.run_case,
+    "training": training.run_case,
 }
 _TINY = (2, 2000, 16)  # samples, points and cells an axis of a quick voxelize row
 
@@ -63,7 +66,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--quick",
         action="store_true",
         help="few repeats, no compiled peers; align: the published rows; voxelize: every row of either device, tiny; "
-        "store: one row; attention: short sequences",
+        "store: one row; attention: short sequences; training: small everything",
     )
     parser.add_argument("--ours-only", action="store_true", help="no peers")
     parser.add_argument("--repeats", type=int, help="timings a variant (default 100; quick 20)")
@@ -127,6 +130,8 @@ def select(options: argparse.Namespace, suite: str) -> list[Any]:
         chosen = [case for case in chosen if case.seq <= 256]
     elif options.quick and not options.cases and not tiny:
         chosen = [case for case in chosen if "numbers" in case.tags and "int64" not in case.tags]
+    if options.quick and suite == "training":
+        chosen = [case.quick() for case in chosen]
     if options.filter:
         chosen = [case for case in chosen if options.filter in case.name]
     return [case.scaled(*_TINY) for case in chosen] if tiny else chosen
@@ -217,8 +222,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     options = parse(arguments)
     if options.list:
-        for case in (*cases.CASES, *voxel_cases.CASES, *graphs.CASES, *store.CASES, *attention_cases.CASES):
-            print(f"{case.name:44} {' '.join(sorted(case.tags))}")
+        for suite in (cases, voxel_cases, graphs, store, attention_cases, training):
+            for case in suite.CASES:
+                print(f"{case.name:44} {' '.join(sorted(case.tags))}")
         return 0
     chosen = {suite: select(options, suite) for suite in options.suite}
     suites = [suite for suite in options.suite if (options.host_only and suite in FUNCTIONS) or chosen[suite]]

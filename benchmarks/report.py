@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from . import training_table
 from .tables import microseconds, table_of
 
 
@@ -29,6 +30,8 @@ def suite_of(results: dict[str, Any]) -> str:
 
 def line(row: dict[str, Any], results: dict[str, Any]) -> str:
     """One row in one line, as it is measured."""
+    if suite_of(results) == "training":
+        return training_table.line(row, results["device"])
     header, cells = table_of(suite_of(results), {**results, "cases": [row, *results["cases"]]})
     told = [f"{name} {cell}" for name, cell in zip(header[1:], cells[0][1:], strict=True) if cell != "-"]
     return f"{row['name']}: {', '.join(told)}"
@@ -86,6 +89,11 @@ def caption(results: dict[str, Any]) -> str:
             f"Geometric means of microseconds a call over sizes that tuning did not see; wall time, host tensors. "
             f"{machine_words(results)}; {facts['cpu']}, {facts['threads']} threads, torch {facts['torch']}. "
             f"Commit {commit}, {facts['date'][:10]}."
+        )
+    if suite_of(results) == "training":
+        return (
+            f"{training_table.CAPTION} {machine_words(results)}; {facts['cpu']}, {facts['cpu_count']} cores, torch "
+            f"{facts['torch']}. Commit {commit}, {facts['date'][:10]}."
         )
     bandwidth = results["bandwidth"]["bytes_per_second"] / 1e9
     what = "device time by CUDA-graph replay over rotated inputs" if results["device"] == "cuda" else "wall time"

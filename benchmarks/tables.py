@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import attention, dispatch
+from . import attention, dispatch, training_table
 from .bars import of_base, peer_medians, store_verdict, verdict
 
 Table = tuple[Sequence[str], list[list[str]]]
@@ -190,6 +190,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], Table]] = {
         [dispatch.cells(name, found) for name, found in results["summaries"].items()],
     ),
     "attention": lambda results: (attention.HEADER, [attention.cells(row, microseconds) for row in results["cases"]]),
+    "training": training_table.table,
 }
 SUITES = tuple(TABLES)
 

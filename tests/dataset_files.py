@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.write_datasets import write_lerobot_v21, write_lerobot_v30, write_rlds
+from examples.write_datasets import write_lerobot_v21, write_lerobot_v30, write_rlds
 from robocache import datasets
 
 LENGTHS = (12, 5, 9)

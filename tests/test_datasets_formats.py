@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.write_datasets import write_rlds
+from examples.write_datasets import write_rlds
 from robocache import datasets
 from robocache.datasets import DatasetError
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.write_datasets import tfrecord
+from examples.write_datasets import tfrecord
 from robocache import datasets
 from robocache._cli import main
 from robocache.datasets.inspect import audit

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from benchmarks.write_datasets import encode_example, encode_varints, tfrecord
+from examples.write_datasets import encode_example, encode_varints, tfrecord
 from robocache.datasets import DatasetError
 from robocache.datasets.rlds.example import decode_varints, parse_example
 from robocache.datasets.rlds.tfrecord import RecordFile, crc32c, masked_crc32c

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.write_datasets import write_video
+from examples.write_datasets import write_video
 from robocache.datasets import Dataset, DatasetError
 
 from .dataset_files import camera, cut, episode, only, opened, write

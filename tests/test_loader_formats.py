@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import robocache
-from benchmarks.write_datasets import write_lerobot_v21, write_lerobot_v30, write_rlds
+from examples.write_datasets import write_lerobot_v21, write_lerobot_v30, write_rlds
 from robocache import DataLoader, EpisodeStore
 from robocache.datasets import Dataset
 

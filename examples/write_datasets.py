@@ -165,7 +165,7 @@ def write_video(path: Path, frames: NDArray[np.uint8], fps: Fraction, *, codec: 
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=fps, options={"g": str(gop), "crf": "10"})
+        stream: Any = container.add_stream(codec, rate=fps, options={"g": str(gop), "crf": "10"})
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
@@ -230,7 +230,8 @@ def write_lerobot_v30(
     rows: list[dict[str, Any]] = []
     first = 0
     for file, begin in enumerate(range(0, len(episodes), episodes_per_file)):
-        tables, videos = [], {}
+        tables: list[Any] = []
+        videos: dict[str, list[NDArray[Any]]] = {}
         seconds = Fraction(0)
         path = folder / f"data/chunk-000/file-{file:03d}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)

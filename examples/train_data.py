@@ -1,0 +1,232 @@
+"""Where the batches of training come from: a store in device memory, a loader from disk, or one ready batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from policy import Windows
+
+import robocache
+from robocache.datasets import Dataset
+
+SOURCES = ("store", "loader", "ready")
+_STATISTICS_EPISODES = 64  # that means and deviations are taken from
+
+
+@dataclass(frozen=True)
+class WindowShape:
+    """What a window is made of.
+
+    Attributes:
+        observation: names of the vector streams side by side in an observation.
+        action: name of the stream of actions.
+        rate: samples per second of the dataset.
+        samples: recorded samples that a window spans, the anchor's the last.
+        tokens: times that they are aligned to, evenly spread from the first of those samples to the last.
+        chunk: actions, at the dataset's rate from the anchor on.
+    """
+
+    observation: tuple[str, ...]
+    action: str
+    rate: Fraction
+    samples: int
+    tokens: int
+    chunk: int
+
+    def delta_times(self) -> dict[str, list[Fraction]]:
+        """Seconds from the anchor by stream, exactly. 250 times over 500 samples fall between samples, all but two."""
+        span = Fraction(self.samples - 1) / self.rate
+        past = [span * Fraction(k - self.tokens + 1, max(1, self.tokens - 1)) for k in range(self.tokens)]
+        return {**dict.fromkeys(self.observation, past), self.action: [k / self.rate for k in range(self.chunk)]}
+
+    def windows(self, batch: robocache.WindowBatch) -> Windows:
+        """A batch of a store or a loader as what the policy takes. Nothing here waits for the device."""
+        seen = [batch[name] for name in self.observation]
+        there = batch.is_valid(self.observation[0])
+        for name in self.observation[1:]:
+            there = there & batch.is_valid(name)
+        observation = seen[0] if len(seen) == 1 else torch.cat([values.float() for values in seen], -1)
+        return Windows(observation.float(), there, batch[self.action].float(), batch.is_pad(self.action))
+
+
+def window_shape(
+    dataset: Dataset, observation: Sequence[str] | None, action: str | None, samples: int, tokens: int, chunk: int
+) -> WindowShape:
+    """The shape of windows of a dataset.
+
+    Args:
+        dataset: it must tell its rate.
+        observation: names of vector streams; None takes those whose names begin with "observation".
+        action: name of the actions' stream; None takes "action".
+        samples, tokens, chunk: as in `WindowShape`.
+
+    Raises:
+        ValueError: a stream is not there, or the rate is not known.
+    """
+    vectors = [name for name, spec in dataset.specs.items() if spec.modality == "vector"]
+    seen = tuple(observation or [name for name in vectors if name.startswith("observation")])
+    done = action or "action"
+    for name in (*seen, done):
+        if name not in vectors:
+            raise ValueError(f"stream: expected one of {', '.join(map(repr, vectors))}, got {name!r}")
+    if not seen or done in seen:
+        raise ValueError(f"observation: expected streams other than {done!r} (--observation), got {list(seen)}")
+    if dataset.fps is None:
+        raise ValueError("rate: the dataset does not tell its samples per second (--rate)")
+    return WindowShape(seen, done, dataset.fps, samples, tokens, chunk)
+
+
+def statistics(dataset: Dataset, shape: WindowShape) -> dict[str, NDArray[np.float32]]:
+    """Mean and standard deviation of observation and action, from up to 64 episodes spread over the dataset.
+
+    A column that does not move has a deviation of 1.
+    """
+    rows = np.unique(np.linspace(0, len(dataset) - 1, _STATISTICS_EPISODES).round().astype(int))
+    found: dict[str, NDArray[np.float32]] = {}
+    sums: dict[str, list[Any]] = {"observation": [0, 0.0, 0.0], "action": [0, 0.0, 0.0]}
+    for row in rows.tolist():
+        try:
+            streams = dataset[row].streams
+        except robocache.datasets.DatasetError:
+            if dataset.on_error == "skip":
+                continue
+            raise
+        for side, names in (("observation", shape.observation), ("action", (shape.action,))):
+            values = np.concatenate([np.asarray(streams[name].values, np.float64) for name in names], 1)
+            sums[side][0] += len(values)
+            sums[side][1] += values.sum(0)
+            sums[side][2] += (values * values).sum(0)
+    for side, (count, total, squares) in sums.items():
+        mean = total / max(count, 1)
+        deviation = np.sqrt(np.maximum(squares / max(count, 1) - mean * mean, 0.0))
+        found[f"{side}_mean"] = mean.astype(np.float32)
+        found[f"{side}_std"] = np.where(deviation > 1e-6, deviation, 1.0).astype(np.float32)
+    return found
+
+
+class Feed(Protocol):
+    """Batches without end, with a position that can be saved."""
+
+    def __next__(self) -> Windows: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    def shares(self) -> Mapping[str, float]:
+        """What the starvation meter says; empty where nothing can starve."""
+
+    def close(self) -> None: ...
+
+
+class StoreFeed:
+    """Windows drawn from a store. Which ones is a function of seed, step and rank, so the step is all the state."""
+
+    def __init__(self, store: robocache.EpisodeStore, shape: WindowShape, batch: int, seed: int, rank: int) -> None:
+        self.store, self._shape, self._batch = store, shape, batch
+        self._seed, self._rank, self._step = seed, rank, 0
+        self._deltas = shape.delta_times()
+        self._generator = torch.Generator(store.device)
+
+    def __next__(self) -> Windows:
+        words = np.random.SeedSequence([self._seed, self._rank, self._step]).generate_state(1, np.uint64)
+        self._generator.manual_seed(int(words[0] >> np.uint64(1)))
+        self._step += 1
+        return self._shape.windows(self.store.sample(self._batch, delta_times=self._deltas, generator=self._generator))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"step": self._step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._step = state["step"]
+
+    def shares(self) -> Mapping[str, float]:
+        return {}
+
+    def close(self) -> None:
+        pass
+
+
+class LoaderFeed:
+    """Windows from disk, epoch after epoch."""
+
+    def __init__(self, loader: robocache.DataLoader, shape: WindowShape) -> None:
+        self.loader, self._shape = loader, shape
+
+    def __next__(self) -> Windows:
+        batch = next(self.loader, None)
+        if batch is None:  # the end of an epoch; the loader stands at the beginning of the next
+            batch = next(self.loader)
+        return self._shape.windows(batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.loader.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.loader.load_state_dict(state)
+
+    def shares(self) -> Mapping[str, float]:
+        return self.loader.meter.shares
+
+    def close(self) -> None:
+        self.loader.close()
+
+
+class ReadyFeed:
+    """The same batch again and again: what a step costs when nothing has to be fetched."""
+
+    def __init__(self, windows: Windows) -> None:
+        self._windows = windows
+
+    def __next__(self) -> Windows:
+        return self._windows
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+    def shares(self) -> Mapping[str, float]:
+        return {}
+
+    def close(self) -> None:
+        pass
+
+
+def open_feed(
+    source: str,
+    dataset: Dataset,
+    shape: WindowShape,
+    batch: int,
+    device: torch.device,
+    seed: int,
+    rank: int,
+    workers: int | None,
+    show_progress: bool,
+) -> Feed:
+    """The feed of one rank; the loader asks torch.distributed for its share itself."""
+    if source == "store":
+        streams = (*shape.observation, shape.action)
+        store = robocache.EpisodeStore.from_dataset(dataset, device, streams=streams, show_progress=show_progress)
+        return StoreFeed(store, shape, batch, seed, rank)
+    loader = robocache.DataLoader(
+        dataset,
+        batch,
+        delta_times=shape.delta_times(),
+        device=device,
+        seed=seed,
+        workers=workers,
+        on_error=dataset.on_error,
+        show_progress=show_progress,
+    )
+    if source == "loader":
+        return LoaderFeed(loader, shape)
+    with loader:
+        return ReadyFeed(next(LoaderFeed(loader, shape)))
