@@ -139,9 +139,8 @@ def run_kind(
         ranks.wait()
     found["alone"] = ranks.told(found["alone"])
     for name in FEEDS:
-        found["times"][name] = (
-            found["together"][name]["samples_per_second"] / found["alone"][name]["samples_per_second"]
-        )
+        alone, together = (found[when][name]["samples_per_second"] for when in ("alone", "together"))
+        found["times"][name] = together / alone
     return found
 
 
@@ -170,111 +169,6 @@ def run(options: argparse.Namespace, arguments: list[str], ranks: Ranks, save: C
         ranks.wait()  # the dataset goes away
 
 
-def told(self, value: Any) -> Any:
-    """Rank 0's value."""
-    return self.gather(value)[0]
-
-
-def step_of(kind: str, case: training.TrainingCase, ready: Windows, figures: Any, ranks: Ranks, whole: bool) -> Step:
-    """A step alone, or of all ranks as one."""
-    policy = make_policy(ready, figures, case.sizes(), ranks.device)
-    cuda = ranks.device.type == "cuda"
-    if not whole:
-        return graph_step(policy, ready) if kind == "graph" else eager_step(policy)
-
-    def parallel() -> DistributedDataParallel:
-        return DistributedDataParallel(
-            policy, device_ids=[ranks.device.index] if cuda else None,
-            gradient_as_bucket_view=True, static_graph=kind == "eager",
-        )  # fmt: skip
-
-    if kind == "eager":
-        return eager_step(policy, parallel())
-    side = torch.cuda.Stream()  # as a capture of DistributedDataParallel asks for
-    with torch.cuda.stream(side):
-        model = parallel()
-    torch.cuda.current_stream().wait_stream(side)
-    return graph_step(policy, ready, model)
-
-
-def feed_of(
-    name: str, case: training.TrainingCase, dataset: datasets.Dataset, ready: Windows, ranks: Ranks, world: int
-) -> Any:
-    """A rank's feed, alone or of all."""
-    if name == "ready":
-        return train_data.ReadyFeed(ready)
-    plan = Plan(ranks.device.type)
-    return training.open_feed(name, case, dataset, ranks.device, plan, ranks.rank if world > 1 else 0, world)
-
-
-def run_kind(
-    kind: str, case: training.TrainingCase, dataset: datasets.Dataset, path: Path, ranks: Ranks, length: Length
-) -> dict[str, Any]:
-    """One row: alone, then together, by feed."""
-    ready = training.first_windows(case, dataset, ranks.device)
-    figures = train_data.statistics(dataset, training.shape_of(case, dataset))
-    found: dict[str, Any] = {"alone": {}, "together": {}, "times": {}}
-    for when, world in (("alone", 1), ("together", ranks.world)):
-        if when == "together" or ranks.rank == 0:
-            step = step_of(kind, case, ready, figures, ranks, when == "together")
-            for name in FEEDS:
-                if ranks.rank == 0:
-                    training.drop_cached(path)
-                feed = feed_of(name, case, dataset, ready, ranks, world)
-                try:
-                    if world > 1:
-                        ranks.wait()
-                    figures_here = measure(step, feed, case.batch, ranks.device, length)
-                    figures_here["host_memory"] = host_memory()
-                finally:
-                    feed.close()
-                every = [figures_here] if world == 1 else ranks.gather(figures_here)
-                # Ranks go in step, so the slowest one's pace is that of all.
-                slowest = min(one["samples_per_second"] for one in every)
-                found[when][name] = {"samples_per_second": slowest * world, "ranks": every}
-            del step
-        ranks.wait()
-    found["alone"] = ranks.told(found["alone"])
-    for name in FEEDS:
-        found["times"][name] = (
-            found["together"][name]["samples_per_second"] / found["alone"][name]["samples_per_second"]
-        )
-    return found
-
-
-def run(options: argparse.Namespace, arguments: list[str], ranks: Ranks) -> dict[str, Any]:
-    case = training.TrainingCase("training-ddp", form=options.form)
-    length = Length(60, options.steps, 0.0)
-    if options.quick:
-        case, length = case.quick(), Length(3, 10, 0.0)
-    results: dict[str, Any] = {"schema": 1, "suite": "training-ddp", "device": options.device, "world": ranks.world}
-    results["provenance"] = provenance.provenance(options.device, provenance.without_paths(arguments))
-    results["plan"] = {**case.describe(), "warm": length.warm, "steps": length.steps, "least_times": LEAST}
-    results["rows"], results["errors"] = {}, {}
-    begin = time.monotonic()
-    holder = training.on_disk(case) if ranks.rank == 0 else None
-    path = Path(ranks.told(str(holder.__enter__()[1]) if holder is not None else None))
-    try:
-        with datasets.open(path, rate=case.robot().rate) as dataset:
-            for kind in ("eager", "graph") if options.device == "cuda" else ("eager",):
-                if ranks.rank == 0:
-                    print(f"[{time.monotonic() - begin:6.1f} s] {kind}", file=sys.stderr, flush=True)
-                try:
-                    results["rows"][kind] = run_kind(kind, case, dataset, path, ranks, length)
-                except Exception as error:  # the other kind is still worth having
-                    traceback.print_exc()
-                    results["errors"][kind] = f"{type(error).__name__}: {error}".splitlines()[0][:500]
-                failed = [kind for errors in ranks.gather(results["errors"]) for kind in errors]
-                if failed:
-                    break  # ranks may stand at different places: no collective can be trusted any more
-    finally:
-        if holder is not None:
-            holder.__exit__(None, None, None)
-    results["seconds"] = round(time.monotonic() - begin, 1)
-    results["complete"] = not results["errors"] and bool(results["rows"])
-    return results
-
-
 def told(results: dict[str, Any]) -> str:
     """A line a row."""
     lines = [f"{results['world']} x {results['provenance'].get('gpu', results['provenance']['cpu'])}"]
@@ -283,10 +177,9 @@ def told(results: dict[str, Any]) -> str:
             alone, together = (row[when][name]["samples_per_second"] for when in ("alone", "together"))
             verdict = "met" if times >= LEAST else "missed"
             asked = f" ({LEAST} x: {verdict})" if results["world"] == 2 and results["device"] == "cuda" else ""
-            lines.append(
-                f"{kind:6} {name:7} alone {alone:.0f}, together {together:.0f} samples/s: {times:.3f} x{asked}"
-            )
-    return "\n".join([*lines, *(f"error: {kind}: {words}" for kind, words in results["errors"].items())])
+            rates = f"alone {alone:.0f}, together {together:.0f} samples/s"
+            lines.append(f"{kind:6} {name:7} {rates}: {times:.3f} x{asked}")
+    return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> int:
