@@ -130,10 +130,8 @@ def open_dataset(options: argparse.Namespace, place: Place) -> robocache.dataset
     """The dataset that was asked for; the synthetic one is written by the first process."""
     path, rate = options.dataset, options.rate
     if path is None:
-        robot = synthetic_robot.SyntheticRobot(
-            options.episodes, options.seconds, features=options.features, seed=options.seed
-        )
-        folder = options.out / f"synthetic-{robot.episodes}x{robot.seconds:g}s-{robot.features}-{robot.seed}"
+        robot = synthetic_robot.SyntheticRobot(options.episodes, options.seconds, features=options.features)
+        folder = options.out / f"synthetic-{robot.episodes}x{robot.seconds:g}s-{robot.features}"
         path, rate = synthetic_robot.place(options.form, folder), robot.rate
         if place.first and not path.exists():
             print(f"writing {robot.nbytes / 1e6:.0f} MB to {path}")
