@@ -88,8 +88,7 @@ def statistics(dataset: Dataset, shape: WindowShape) -> dict[str, NDArray[np.flo
     A column that does not move has a deviation of 1.
     """
     rows = np.unique(np.linspace(0, len(dataset) - 1, _STATISTICS_EPISODES).round().astype(int))
-    found: dict[str, NDArray[np.float32]] = {}
-    sums: dict[str, list[Any]] = {"observation": [0, 0.0, 0.0], "action": [0, 0.0, 0.0]}
+    sums: dict[str, list[Any]] = {name: [0, 0.0, 0.0] for name in (*shape.observation, shape.action)}
     for row in rows.tolist():
         try:
             streams = dataset[row].streams
@@ -97,17 +96,26 @@ def statistics(dataset: Dataset, shape: WindowShape) -> dict[str, NDArray[np.flo
             if dataset.on_error == "skip":
                 continue
             raise
-        for side, names in (("observation", shape.observation), ("action", (shape.action,))):
-            values = np.concatenate([np.asarray(streams[name].values, np.float64) for name in names], 1)
-            sums[side][0] += len(values)
-            sums[side][1] += values.sum(0)
-            sums[side][2] += (values * values).sum(0)
-    for side, (count, total, squares) in sums.items():
-        mean = total / max(count, 1)
-        deviation = np.sqrt(np.maximum(squares / max(count, 1) - mean * mean, 0.0))
-        found[f"{side}_mean"] = mean.astype(np.float32)
-        found[f"{side}_std"] = np.where(deviation > 1e-6, deviation, 1.0).astype(np.float32)
-    return found
+        for name, found in sums.items():
+            values = np.asarray(streams[name].values, np.float64)
+            found[0] += len(values)
+            found[1] += values.sum(0)
+            found[2] += (values * values).sum(0)
+    moments = {name: _moments(*found) for name, found in sums.items()}
+    sides = {"observation": shape.observation, "action": (shape.action,)}
+    return {
+        f"{side}_{what}": np.concatenate([moments[name][index] for name in names])
+        for side, names in sides.items()
+        for index, what in enumerate(("mean", "std"))
+    }
+
+
+def _moments(count: int, total: Any, squares: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    if count == 0:
+        raise ValueError("dataset: expected an episode that can be read, got none")
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - mean * mean, 0.0))
+    return mean.astype(np.float32), np.where(deviation > 1e-6, deviation, 1.0).astype(np.float32)
 
 
 class Feed(Protocol):

@@ -49,6 +49,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--observation", nargs="+", metavar="STREAM", help="streams to see (default: all vectors named observation...)")
     add("--action", metavar="STREAM", help="stream to predict (default: action)")
     add("--rate", type=float, help="samples per second, where the dataset does not tell")
+    add("--split", help="of the dataset (default: all)")
     add("--skip-damaged", action="store_true", help="pass over episodes that are missing or damaged, and count them")
     model = parser.add_argument_group("model and optimisation")
     add = model.add_argument
@@ -83,6 +84,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
             parser.error(f"--{name.replace('_', '-')}: expected 1 or more, got {getattr(options, name)}")
     if options.save_every < 0 or options.seed < 0:
         parser.error("--save-every, --seed: expected 0 or more")
+    if not 0 < options.learning_rate < float("inf"):
+        parser.error(f"--learning-rate: expected a positive number, got {options.learning_rate}")
     if options.width % options.heads:
         parser.error(f"--width: expected a multiple of --heads {options.heads}, got {options.width}")
     if options.resume and options.checkpoint is None:
@@ -137,7 +140,8 @@ def open_dataset(options: argparse.Namespace, place: Place) -> robocache.dataset
             print(f"writing {robot.nbytes / 1e6:.0f} MB to {path}")
             synthetic_robot.write(robot, options.form, folder)
         place.barrier()
-    return robocache.datasets.open(path, rate=rate, on_error="skip" if options.skip_damaged else "raise")
+    on_error = "skip" if options.skip_damaged else "raise"
+    return robocache.datasets.open(path, split=options.split, rate=rate, on_error=on_error)
 
 
 @dataclass
@@ -237,9 +241,9 @@ def start(options: argparse.Namespace, place: Place, dataset: robocache.datasets
         shape = train_data.window_shape(
             dataset, options.observation, options.action, options.samples, options.tokens, options.chunk
         )
+        figures = train_data.statistics(dataset, shape)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
-    figures = train_data.statistics(dataset, shape)
     sizes = {"observation": len(figures["observation_mean"]), "action": len(figures["action_mean"])}
     form = {name: getattr(options, name) for name in ("tokens", "chunk", "width", "layers", "heads", "feedforward")}
     torch.manual_seed(options.seed)  # the same weights on every rank
@@ -267,23 +271,25 @@ def start(options: argparse.Namespace, place: Place, dataset: robocache.datasets
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     with joined(options.device) as place:
-        dataset = open_dataset(options, place)
-        run = start(options, place, dataset)
         try:
-            if options.resume:
-                run.resume()
-            if place.first:
-                count = sum(one.numel() for one in run.policy.parameters())
-                print(f"{dataset}\n{count / 1e6:.1f} M parameters, {place.world} x {place.device}, {options.source}")
-            begin, first = time.perf_counter(), run.step
-            run.train()
-            seconds = time.perf_counter() - begin
-            if place.first:
-                summary(run, run.step - first, seconds)
+            dataset = open_dataset(options, place)
+            run = start(options, place, dataset)
+            try:
+                if options.resume:
+                    run.resume()
+                if place.first:
+                    count = sum(one.numel() for one in run.policy.parameters())
+                    print(
+                        f"{dataset}\n{count / 1e6:.1f} M parameters, {place.world} x {place.device}, {options.source}"
+                    )
+                begin, first = time.perf_counter(), run.step
+                run.train()
+                if place.first:
+                    summary(run, run.step - first, time.perf_counter() - begin)
+            finally:
+                run.feed.close()
         except (checkpoint.CheckpointError, robocache.datasets.DatasetError) as error:
             raise SystemExit(f"error: {error}") from None
-        finally:
-            run.feed.close()
     return 0
 
 

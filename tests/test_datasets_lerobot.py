@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.write_datasets import encode_image, write_lerobot_v21, write_lerobot_v30
+from examples.write_datasets import encode_image, write_lerobot_v21, write_lerobot_v30
 from robocache import datasets
 from robocache.datasets import DatasetError
 from robocache.datasets.lerobot import LeRobotV21, LeRobotV30

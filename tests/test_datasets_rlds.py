@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.write_datasets import encode_example, tfrecord, write_rlds
+from examples.write_datasets import encode_example, tfrecord, write_rlds
 from robocache import datasets
 from robocache.datasets import DatasetError
 from robocache.datasets.rlds.rates import known_rate

@@ -90,7 +90,9 @@ def test_two_processes_train_as_one(written: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(weight, weights[name], rtol=1e-3, atol=1e-4)
 
 
-def test_a_run_finds_its_dataset_and_says_what_does_not_fit(written: Path, tmp_path: Path) -> None:
+def test_a_run_finds_its_dataset_and_says_what_does_not_fit(
+    written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (path,) = written.glob("synthetic-*/lerobot_v2.1")
     before = path.stat().st_mtime_ns
     assert train(written, steps=1) == 0 and path.stat().st_mtime_ns == before  # it was not written again
@@ -98,10 +100,11 @@ def test_a_run_finds_its_dataset_and_says_what_does_not_fit(written: Path, tmp_p
         (["--resume"], "--checkpoint"),
         (["--width", "15"], "--heads"),
         (["--steps", "0"], "--steps"),
+        (["--learning-rate", "nan"], "--learning-rate"),
     ):
         with pytest.raises(SystemExit) as stopped:
             train(written, *more)
-        assert stopped.value.code == 2, words
+        assert stopped.value.code == 2 and words in capsys.readouterr().err
     for more, words in (
         (["--observation", "nothing"], "observation.state"),
         (["--observation", "action"], "--observation"),
@@ -112,8 +115,8 @@ def test_a_run_finds_its_dataset_and_says_what_does_not_fit(written: Path, tmp_p
 
 
 def test_a_loss_that_is_no_number_ends_the_run(written: Path) -> None:
-    with pytest.raises(SystemExit, match="the loss is nan"):
-        train(written, steps=40, learning_rate=float("nan"), source="ready")
+    with pytest.raises(SystemExit, match="error: the loss is (nan|inf)"):
+        train(written, steps=40, learning_rate=1e30, source="ready")
 
 
 # ---- Parts -----------------------------------------------------------------------------------------------------------
@@ -251,7 +254,7 @@ def test_losses_are_drawn_where_asked(tmp_path: Path) -> None:
 # ---- Recorded data ---------------------------------------------------------------------------------------------------
 
 RECORDED = {
-    "bridge_rlds": ["--samples", 5, "--tokens", 5, "--chunk", 3],
+    "bridge_rlds": ["--samples", 5, "--tokens", 5, "--chunk", 3, "--split", "train"],
     "lerobot_v21_g1": ["--samples", 30, "--tokens", 15, "--chunk", 10, "--skip-damaged"],
 }
 
