@@ -229,16 +229,18 @@ def check(case: TrainingCase, windows: Windows, episodes: Any, anchors: Any, pas
             windows.action[row].cpu().numpy(), made[ACTION][np.minimum(frames, robot.samples - 1)],
             f"{case.name}: action of window {row}",
         )  # fmt: skip
-        masks = (windows.valid[row].cpu().numpy(), windows.pad[row].cpu().numpy())
-        for found, wanted in zip(masks, (targets >= 0, frames >= robot.samples), strict=True):
+        masks = (windows.valid[row].cpu().numpy(), windows.action_valid[row].cpu().numpy())
+        for found, wanted in zip(masks, (targets >= 0, frames < robot.samples), strict=True):
             if not np.array_equal(found, wanted):
                 raise CheckFailed(f"{case.name}: a mask of window {row} is wrong")
     return len(rows)
 
 
 def _close(got: Any, want: Any, what: str) -> None:
+    if got.shape != want.shape:
+        raise CheckFailed(f"{what}: expected {list(want.shape)}, got {list(got.shape)}")
     error = float(np.abs(got - want).max())
-    if got.shape != want.shape or not error <= _CLOSE * max(1.0, float(np.abs(want).max())):
+    if not error <= _CLOSE * max(1.0, float(np.abs(want).max())):
         raise CheckFailed(f"{what}: off by {error:.3g}")
 
 

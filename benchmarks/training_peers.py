@@ -64,9 +64,9 @@ def align_numpy(one: Recording, anchor: int, past: NDArray[np.int64], out: NDArr
 
 
 def chunk_of(one: Recording, anchor: int, chunk: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Actions [K, A] from a frame on, and which lie behind the end."""
+    """Actions [K, A] from a frame on, and which lie inside the episode, bool [K]."""
     rows = anchor + np.arange(chunk)
-    return one.action[np.minimum(rows, len(one.action) - 1)], rows >= len(one.action)
+    return one.action[np.minimum(rows, len(one.action) - 1)], rows < len(one.action)
 
 
 def raw_window(one: Recording, anchor: int, samples: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -141,7 +141,7 @@ class WindowStream(IterableDataset[dict[str, Tensor]]):
         batch = {
             "observation": shared((count, length, first.observation.shape[1]), torch.float32),
             "action": shared((count, steps.chunk, first.action.shape[1]), torch.float32),
-            "pad": shared((count, steps.chunk), torch.bool),
+            "action_valid": shared((count, steps.chunk), torch.bool),
             "episode": shared((count,), torch.int64),
             "time": shared((count,), torch.int64),
             **(
@@ -152,7 +152,7 @@ class WindowStream(IterableDataset[dict[str, Tensor]]):
         }
         arrays = {name: tensor.numpy() for name, tensor in batch.items()}
         for row, (one, frame) in enumerate(anchors):
-            arrays["action"][row], arrays["pad"][row] = chunk_of(one, frame, steps.chunk)
+            arrays["action"][row], arrays["action_valid"][row] = chunk_of(one, frame, steps.chunk)
             arrays["episode"][row], arrays["time"][row] = one.index, one.times[frame]
             if raw:
                 arrays["observation"][row], arrays["times"][row] = raw_window(one, frame, steps.samples)
@@ -220,7 +220,7 @@ class PeerFeed:
         else:
             observation = self._align(observation, batch["times"], self._past)
             valid = batch["time"][:, None] + self._past >= 0  # no window reaches past an episode's end
-        windows = Windows(observation, valid, batch["action"], batch["pad"])
+        windows = Windows(observation, valid, batch["action"], batch["action_valid"])
         self._ahead = self._fetch()
         return windows
 

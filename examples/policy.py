@@ -17,13 +17,13 @@ class Windows(NamedTuple):
         observation: [B, T, D], the observation streams side by side at T times up to the anchor.
         valid: bool [B, T]: False where a time lies before the episode.
         action: [B, K, A], the actions from the anchor on.
-        pad: bool [B, K]: True where an action lies behind the episode's end.
+        action_valid: bool [B, K]: False where an action lies behind the episode's end.
     """
 
     observation: Tensor
     valid: Tensor
     action: Tensor
-    pad: Tensor
+    action_valid: Tensor
 
 
 class Policy(nn.Module):
@@ -83,12 +83,12 @@ class Policy(nn.Module):
         return (action - self.action_mean) / self.action_std
 
 
-def action_loss(predicted: Tensor, wanted: Tensor, pad: Tensor) -> Tensor:
+def action_loss(predicted: Tensor, wanted: Tensor, valid: Tensor) -> Tensor:
     """Mean absolute error over [B, K, A]; actions behind the episode's end count nothing (as in ACT's training code).
 
     The mean runs over all of [B, K, A], so ranks with equal batches average to the loss of the whole batch.
     """
-    return (F.l1_loss(predicted.float(), wanted.float(), reduction="none") * ~pad[..., None]).mean()
+    return (F.l1_loss(predicted.float(), wanted.float(), reduction="none") * valid[..., None]).mean()
 
 
 def make_optimizer(policy: nn.Module, rate: float, *, capturable: bool = False) -> torch.optim.Optimizer:
@@ -112,7 +112,7 @@ def training_step(model: nn.Module, policy: Policy, optimizer: torch.optim.Optim
     mixed: Any = torch.autocast("cuda", torch.bfloat16) if windows.observation.is_cuda else nullcontext()
     with mixed:
         predicted = model(windows.observation, windows.valid)
-    loss = action_loss(predicted, policy.normalised(windows.action), windows.pad)
+    loss = action_loss(predicted, policy.normalised(windows.action), windows.action_valid)
     loss.backward()
     optimizer.step()
     return loss.detach()

@@ -16,6 +16,7 @@ import robocache
 from robocache.datasets import Dataset
 
 SOURCES = ("store", "loader", "ready")
+_MASK = (1 << 64) - 1
 _STATISTICS_EPISODES = 64  # that means and deviations are taken from
 
 
@@ -52,7 +53,7 @@ class WindowShape:
         for name in self.observation[1:]:
             there = there & batch.is_valid(name)
         observation = seen[0] if len(seen) == 1 else torch.cat([values.float() for values in seen], -1)
-        return Windows(observation.float(), there, batch[self.action].float(), batch.is_pad(self.action))
+        return Windows(observation.float(), there, batch[self.action].float(), batch.is_valid(self.action))
 
 
 def window_shape(
@@ -133,6 +134,20 @@ class Feed(Protocol):
     def close(self) -> None: ...
 
 
+def mixed(*numbers: int) -> int:
+    """63 bits that change all over when one of the numbers changes: rounds of splitmix64 (Steele et al., 2014).
+
+    A generator on the CPU looks at the lower 32 bits of its seed alone, so numbers side by side would not do.
+    """
+    bits = 0
+    for number in numbers:
+        bits = (bits + number + 0x9E3779B97F4A7C15) & _MASK
+        bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9 & _MASK
+        bits = (bits ^ bits >> 27) * 0x94D049BB133111EB & _MASK
+        bits ^= bits >> 31
+    return bits >> 1
+
+
 class StoreFeed:
     """Windows drawn from a store. Which ones is a function of seed, step and rank, so the step is all the state."""
 
@@ -143,8 +158,7 @@ class StoreFeed:
         self._generator = torch.Generator(store.device)
 
     def __next__(self) -> Windows:
-        words = np.random.SeedSequence([self._seed, self._rank, self._step]).generate_state(1, np.uint64)
-        self._generator.manual_seed(int(words[0] >> np.uint64(1)))
+        self._generator.manual_seed(mixed(self._seed, self._rank, self._step))
         self._step += 1
         return self._shape.windows(self.store.sample(self._batch, delta_times=self._deltas, generator=self._generator))
 

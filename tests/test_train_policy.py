@@ -178,6 +178,12 @@ def test_windows_span_their_samples_and_fall_between_them() -> None:
     assert train_data.WindowShape(("a",), "action", Fraction(5), 1, 1, 1).delta_times()["a"] == [0]
 
 
+def test_draws_differ_by_seed_rank_and_step() -> None:
+    places = [train_data.mixed(seed, rank, step) for seed in range(8) for rank in range(8) for step in range(64)]
+    assert len({place & 0xFFFFFFFF for place in places}) > 0.999 * len(places) and max(places) < 1 << 63
+    assert 30 < np.mean([bin(place).count("1") for place in places]) < 33
+
+
 def test_streams_side_by_side_are_valid_where_all_are() -> None:
     rng = np.random.default_rng(0)
     frames = {"observation.state": rng.standard_normal((30, 3), np.float32), "action": rng.standard_normal((30, 2))}
@@ -190,7 +196,7 @@ def test_streams_side_by_side_are_valid_where_all_are() -> None:
     assert windows.observation.shape == (2, 11, 5) and windows.observation.dtype == torch.float32
     np.testing.assert_array_equal(windows.observation[0, :, :3], frames["observation.state"][:11])
     assert windows.valid[0].tolist() == [True] * 7 + [False] * 4 and not windows.valid[1].any()  # slow ends at 0.6 s
-    assert windows.pad.tolist() == [[False] * 3, [False, True, True]]
+    assert windows.action_valid.tolist() == [[True] * 3, [True, False, False]]
     figures = train_data.statistics(ds, shape)
     both = frames["observation.state"], slow[0]
     np.testing.assert_allclose(figures["observation_mean"], np.concatenate([x.mean(0) for x in both]), atol=1e-6)
@@ -210,13 +216,13 @@ def test_padding_reaches_neither_prediction_nor_loss() -> None:
     assert torch.equal(net(seen, valid), net(other, valid)) and net(seen, valid).shape == (4, 3, 2)
     other[:, 2] = 99.0
     assert not torch.equal(net(seen, valid), net(other, valid))
-    action, pad = torch.randn(4, 3, 2), torch.zeros(4, 3, dtype=torch.bool)
-    pad[0, 1:] = True
+    action, inside = torch.randn(4, 3, 2), torch.ones(4, 3, dtype=torch.bool)
+    inside[0, 1:] = False
     wild = action.clone()
     wild[0, 1:] = 1e6
     zero = torch.zeros(4, 3, 2)
-    assert policy.action_loss(zero, action, pad) == policy.action_loss(zero, wild, pad)
-    assert policy.action_loss(zero, action, ~pad & False) == action.abs().mean()
+    assert policy.action_loss(zero, action, inside) == policy.action_loss(zero, wild, inside)
+    assert policy.action_loss(zero, action, inside | True) == action.abs().mean()
     net.action_mean.data.fill_(3.0)
     net.action_std.data.fill_(2.0)
     torch.testing.assert_close(net.normalised(net.act(seen, valid)), net(seen, valid))
