@@ -24,7 +24,7 @@ PYTHON_FILES = setup.py build_tools robocache tests examples benchmarks
 
 .DEFAULT_GOAL := help
 .PHONY: sota report compare ratchet ratchet-gpu tune-gpu soak soak-gpu docs sbom audit lint-workflows
-.PHONY: help venv build demo demo-voxelize test lint lint-c lint-python format test-gpu sanitize sanitize-gpu bench bench-gpu wheel clean
+.PHONY: help venv build demo demo-voxelize demo-train test lint lint-c lint-python format test-gpu sanitize sanitize-gpu bench bench-gpu wheel clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,13 @@ demo: build ## Align a robot log and plot it; DATA=<TUM trajectory file> takes t
 
 demo-voxelize: build ## Voxelize depth images of a tabletop and plot the grid; DATA=<PCD file> takes a point cloud instead
 	@$(PY) examples/voxelize_tabletop.py --out "$(OUT)" $(if $(DATA),--pcd "$(DATA)") $(ARGS)
+
+# A model that a CPU trains in seconds; ARGS may say otherwise.
+TRAIN_SIZES = --samples 100 --tokens 50 --chunk 20 --width 64 --heads 4 --feedforward 256 --steps 200 --learning-rate 1e-3
+TRAIN_ROBOT = --episodes 8 --seconds 10 --features 64
+
+demo-train: build ## Train a policy on a synthetic robot and plot the loss; DATA=<RLDS or LeRobot dataset> takes that instead
+	@$(PY) examples/train_policy.py $(if $(DATA),"$(DATA)",$(TRAIN_ROBOT)) --out "$(OUT)" $(TRAIN_SIZES) $(ARGS)
 
 test: build ## Run the tests; without a GPU the GPU tests are left out and counted
 	@$(PY) -m pytest $(XDIST) $(ARGS)

@@ -186,7 +186,7 @@ def suite_tables(results: Sequence[Results]) -> dict[str, str]:
 
 
 def runs(folder: Path = RESULTS) -> str:
-    """A table of the summaries that test runs, sanitizers and soaks left beside the results."""
+    """A table of the summaries that test runs, sanitizers, soaks and runs on several GPUs left beside the results."""
     rows = []
     for path in sorted(folder.glob("*/*.json")):
         content = json.loads(path.read_text())
@@ -204,6 +204,11 @@ def _run_words(content: dict[str, Any]) -> str:
     if content["kind"] == "sanitize":
         tools = content["tools"].items()
         return "; ".join(f"{name}: {one['tests_passed']} tests, {one['errors']} errors" for name, one in tools)
+    if content["kind"] == "training-ddp":
+        rows = content["rows"].items()
+        return "; ".join(
+            f"{kind} {feed}: {times:.2f} x one" for kind, row in rows for feed, times in row["times"].items()
+        )
     rounds = sum(content["rounds"].values())
     flat = {True: "memory flat", False: "memory grew", None: "too short for memory"}[content["memory_flat"]]
     return f"{rounds} rounds in {content['seconds']:.0f} s, {len(content['failures'])} failures, {flat}"

@@ -150,7 +150,7 @@ def run(options: argparse.Namespace, arguments: list[str], ranks: Ranks, save: C
     length = Length(60, options.steps, 0.0)
     if options.quick:
         case, length = case.quick(), Length(3, 10, 0.0)
-    results: dict[str, Any] = {"schema": 1, "suite": "training-ddp", "device": options.device, "world": ranks.world}
+    results: dict[str, Any] = {"schema": 1, "kind": "training-ddp", "device": options.device, "world": ranks.world}
     results["provenance"] = provenance.provenance(options.device, provenance.without_paths(arguments))
     results["plan"] = {**case.describe(), "warm": length.warm, "steps": length.steps, "least_times": LEAST}
     results["rows"], results["complete"] = {}, False

@@ -24,7 +24,7 @@ def save_losses(losses: Sequence[float], title: str, path: Path) -> None:
             axes.set_yscale("log")
         axes.set_title(title)
         axes.set_xlabel("step")
-        axes.set_ylabel("mean absolute error, in standard deviations")
+        axes.set_ylabel("mean absolute error, std")
         axes.legend(loc="best")
         figure.tight_layout()
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -74,7 +74,7 @@ def test_batches_of_training_have_the_cpus_bits(source: str, dataset: datasets.D
 
 @pytest.mark.parametrize("source", ["store", "loader"])
 def test_no_step_waits_for_the_device(source: str, dataset: datasets.Dataset) -> None:
-    """Steps are queued behind work that takes long, and all are there before it is done. Few enough that no queue fills."""
+    """Steps are queued behind work that takes long, and all are there before it is done. No queue fills."""
     device = torch.device("cuda", torch.cuda.current_device())
     feed = training.open_feed(source, replace(TINY, pool_bytes=1 << 26), dataset, device, PLAN)
     try:
