@@ -111,7 +111,7 @@ def test_a_row_is_measured() -> None:
     assert not row["errors"] and row["checked"] == dict.fromkeys([*training.OURS, *training.PEERS], 8)
     assert list(row["variants"]) == ["ready", *training.OURS, *training.PEERS, "ready-after"]
     for name, found in row["variants"].items():
-        assert found["cold"]["repeats"] == 6 and 0 < found["busy"] <= 1 and 0 < found["of_ceiling"] <= 1
+        assert found["cold"]["repeats"] == 6 and 0 < found["busy"] <= 1 and found["of_ceiling"] > 0
         low, high = found["samples_per_second_ci95"]
         assert low <= found["samples_per_second"] <= high
         assert found["host_memory"]["main_peak"] > 1 << 20
