@@ -154,13 +154,13 @@ class StoreFeed:
     def __init__(self, store: robocache.EpisodeStore, shape: WindowShape, batch: int, seed: int, rank: int) -> None:
         self.store, self._shape, self._batch = store, shape, batch
         self._seed, self._rank, self._step = seed, rank, 0
-        self._deltas = shape.delta_times()
+        self._windows = store.windows(delta_times=shape.delta_times())
         self._generator = torch.Generator(store.device)
 
     def __next__(self) -> Windows:
         self._generator.manual_seed(mixed(self._seed, self._rank, self._step))
         self._step += 1
-        return self._shape.windows(self.store.sample(self._batch, delta_times=self._deltas, generator=self._generator))
+        return self._shape.windows(self._windows.sample(self._batch, self._generator))
 
     def state_dict(self) -> dict[str, Any]:
         return {"step": self._step}

@@ -8,6 +8,7 @@ ticks.py     seconds to ticks, exactly
 windows.py   which steps of which streams a window has, and the launch that reads them
 batch.py     what a draw returns
 anchors.py   where windows are drawn
+prepared.py  windows whose arguments were looked at once
 episodes.py  the store itself
 """
 
@@ -15,5 +16,6 @@ from __future__ import annotations
 
 from .batch import WindowBatch
 from .episodes import EpisodeStore, StoredEpisode
+from .prepared import PreparedWindows
 
-__all__ = ["EpisodeStore", "StoredEpisode", "WindowBatch"]
+__all__ = ["EpisodeStore", "PreparedWindows", "StoredEpisode", "WindowBatch"]

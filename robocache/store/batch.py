@@ -10,10 +10,11 @@ from torch import Tensor
 from .windows import Steps, WindowPlan
 
 
-def _at_steps(tensor: Tensor, steps: Steps) -> Tensor:
+def _at_steps(tensor: Tensor, steps: Steps, last: slice | int) -> Tensor:
+    """Some steps of some columns, or of one mask: a view where the steps are evenly spaced."""
     if isinstance(steps, slice):
-        return tensor if steps == slice(None) else tensor[:, steps]
-    return tensor.index_select(1, steps)
+        return tensor[:, steps, last]
+    return tensor[..., last].index_select(1, steps)
 
 
 class WindowBatch:
@@ -92,12 +93,12 @@ class WindowBatch:
     def __getitem__(self, name: str) -> Tensor:
         """Values [B, T, D] of one stream at its own steps."""
         place = self._plan.places[name]
-        return _at_steps(self._parts[place.launch][0][..., place.columns], place.steps)
+        return _at_steps(self._parts[place.launch][0], place.steps, place.columns)
 
     def is_valid(self, name: str) -> Tensor:
         """bool [B, T] of one stream at its own steps."""
         place = self._plan.places[name]
-        return _at_steps(self._parts[place.launch][1][..., place.mask], place.steps)
+        return _at_steps(self._parts[place.launch][1], place.steps, place.mask)
 
     def is_pad(self, name: str) -> Tensor:
         """LeRobot's mask [B, T]: True where a step lies outside the stream's samples."""

@@ -17,6 +17,7 @@ from .anchors import FrameAnchors, TimeAnchors
 from .batch import WindowBatch
 from .fill import Filler
 from .packed import PackedStreams
+from .prepared import PreparedWindows
 from .read import vectors_of
 from .streams import StreamLayout, layouts_of, main_clock
 from .ticks import tick
@@ -90,7 +91,7 @@ class EpisodeStore:
         self._anchors: dict[str, FrameAnchors | TimeAnchors] = {
             "frames": FrameAnchors(self._clock_times, self._clock_splits)
         }
-        self._plans: dict[Any, tuple[WindowPlan, list[Any]]] = {}
+        self._plans: dict[Any, PreparedWindows] = {}
 
     @classmethod
     def from_dataset(
@@ -241,16 +242,8 @@ class EpisodeStore:
         Steps outside an episode get the first or last sample and are not valid: `batch.is_pad(name)` equals LeRobot's
         `<name>_is_pad` wherever the steps fall on frames.
         """
-        plan, bound = self._plan(horizon, delta_times, streams, rate, max_gap, tolerance)
-        if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-            raise ValueError(f"batch: expected a number of windows of 1 or more, got {batch!r}")
-        found = self._anchors.get(anchors)
-        if found is None:
-            found = self._make_anchors(anchors)
-        if found.count == 0:
-            raise ValueError(f"anchors: the clock {self.clock!r} has no sample in any episode")
-        rows, times = found.draw(batch, generator)
-        return WindowBatch(plan, self._read(plan, bound, rows, times), rows, times)
+        windows = self.windows(horizon, delta_times, streams, rate=rate, max_gap=max_gap, tolerance=tolerance)
+        return windows.sample(batch, generator, anchors=anchors)
 
     def at(
         self,
@@ -278,36 +271,60 @@ class EpisodeStore:
             >>> store.at([0, 0, 3], [0.25, 1.5, 0.0], horizon=8)["state"].shape
             torch.Size([3, 8, 7])
         """
-        plan, bound = self._plan(horizon, delta_times, streams, rate, max_gap, tolerance)
-        rows, anchors = self._rows(episodes), self._ticks(times)
-        if rows.shape != anchors.shape:
-            raise ValueError(f"times: expected [B] = [{rows.shape[0]}], got {list(anchors.shape)}")
-        return WindowBatch(plan, self._read(plan, bound, rows, anchors), rows, anchors)
+        windows = self.windows(horizon, delta_times, streams, rate=rate, max_gap=max_gap, tolerance=tolerance)
+        return windows.at(episodes, times)
 
-    def _make_anchors(self, anchors: str) -> FrameAnchors | TimeAnchors:
-        if anchors not in _ANCHORS:
-            raise ValueError(f"anchors: expected one of {', '.join(map(repr, _ANCHORS))}, got {anchors!r}")
-        return self._anchors.setdefault(anchors, TimeAnchors(self._clock_times, self._clock_splits))
+    def windows(
+        self,
+        horizon: int | None = None,
+        delta_times: Any = None,
+        streams: Sequence[str] | None = None,
+        *,
+        rate: Any = None,
+        max_gap: Span = None,
+        tolerance: Span = None,
+    ) -> PreparedWindows:
+        """Prepares windows that are drawn again and again. `sample` and `at` look at their steps at every call, which
+        takes the host longer the more of them there are; those of what this returns do not.
 
-    def _plan(
-        self, horizon: Any, delta_times: Any, streams: Any, rate: Any, max_gap: Span, tolerance: Span
-    ) -> tuple[WindowPlan, list[Any]]:
+        Args:
+            horizon, delta_times, streams, rate, max_gap, tolerance: as in `sample`.
+
+        Raises:
+            ValueError, TypeError: an argument does not fit.
+
+        Example:
+            >>> windows = store.windows(delta_times=[k / 100 for k in range(250)])
+            >>> windows.sample(32)["state"].shape
+            torch.Size([32, 250, 7])
+        """
         key = (horizon, _key(delta_times), _key(streams), rate, _key(max_gap), _key(tolerance))
         found = self._plans.get(key)
         if found is None:
-            found = self._make_plan(horizon, delta_times, streams, rate, max_gap, tolerance)
+            found = self._prepared(horizon, delta_times, streams, rate, max_gap, tolerance)
             if len(self._plans) >= 64:  # callers with ever new steps must not fill the memory
                 self._plans.clear()
             self._plans[key] = found
         return found
 
-    def _make_plan(
+    def _prepared(
         self, horizon: Any, delta_times: Any, streams: Any, rate: Any, max_gap: Span, tolerance: Span
-    ) -> tuple[WindowPlan, list[Any]]:
+    ) -> PreparedWindows:
         names = plan_names(self.names, streams, delta_times)
         deltas = window_deltas(names, horizon, delta_times, rate, self._rate, self.ticks_per_second)
         plan = WindowPlan(self._layouts, names, deltas, self.device, self.ticks_per_second, max_gap, tolerance)
-        return plan, [plan.bind(part) for part in self._parts]
+        return PreparedWindows(self, plan, [plan.bind(part) for part in self._parts])
+
+    def _drawable(self, anchors: str) -> FrameAnchors | TimeAnchors:
+        """Where windows can be drawn."""
+        found = self._anchors.get(anchors)
+        if found is None:
+            if anchors not in _ANCHORS:
+                raise ValueError(f"anchors: expected one of {', '.join(map(repr, _ANCHORS))}, got {anchors!r}")
+            found = self._anchors.setdefault(anchors, TimeAnchors(self._clock_times, self._clock_splits))
+        if found.count == 0:
+            raise ValueError(f"anchors: the clock {self.clock!r} has no sample in any episode")
+        return found
 
     def _read(self, plan: WindowPlan, bound: list[Any], rows: Tensor, times: Tensor) -> list[tuple[Tensor, Tensor]]:
         if len(bound) == 1:
