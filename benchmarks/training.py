@@ -53,7 +53,7 @@ class TrainingCase:
     Attributes:
         name: of the row.
         form: of the dataset.
-        step: "eager", or "graph": the step as one CUDA graph, whose host cost hides nothing.
+        step: "eager", or "graph": the step as one CUDA graph, so that no launches of its own hide what a feed costs.
         episodes, seconds: of the recording, at 100 Hz.
         features, actions: columns.
         batch, samples, tokens, chunk: windows a step, recorded samples and aligned times of each, actions.
@@ -66,7 +66,7 @@ class TrainingCase:
     name: str
     form: str = "rlds"
     step: str = "eager"
-    episodes: int = 128
+    episodes: int = 96
     seconds: float = 20.0
     features: int = 256
     actions: int = 14

@@ -133,9 +133,12 @@ def test_a_worker_process_that_dies_is_told() -> None:
     assert not multiprocessing.active_children() and not threads()
 
 
-def test_formats_parsed_in_python_get_processes() -> None:
-    dataset = Faulty(frames_only())
-    for form, kind in (("rlds", "process"), ("lerobot_v3.0", "thread"), ("arrays", "thread")):
+def test_images_of_formats_parsed_in_python_get_processes() -> None:
+    for camera, form, kind in (
+        *((True, "rlds", "process"), (False, "rlds", "thread")),
+        *((True, "lerobot_v3.0", "thread"), (False, "lerobot_v3.0", "thread"), (True, "arrays", "thread")),
+    ):
+        dataset = Faulty(frames_only(), camera=camera)
         dataset.format = form
         assert f"2 {kind} workers" in repr(loader_of(dataset, worker_kind="auto"))
 

@@ -252,6 +252,28 @@ def test_a_generator_repeats_a_draw() -> None:
     assert not torch.equal(one.time, other.time)
 
 
+def test_prepared_windows_are_those_of_sample_and_at() -> None:
+    for options in ({}, {"max_bytes": 20_000}):
+        store = store_of(recordings(), **options)
+        steps = {"state": [Fraction(-1, 7), 0], "force": [0.01, 0.02, 0.5]}
+        windows = store.windows(delta_times=steps, max_gap=0.1)
+        assert windows.store is store and windows is store.windows(delta_times=steps, max_gap=0.1)
+        for anchors in ("frames", "times"):
+            draws = [torch.Generator().manual_seed(3) for _ in range(2)]
+            one = windows.sample(9, draws[0], anchors=anchors)
+            two = store.sample(9, delta_times=steps, generator=draws[1], anchors=anchors, max_gap=0.1)
+            assert torch.equal(one.time, two.time) and torch.equal(one.valid, two.valid)
+            assert_same_bits(one.values, two.values)
+            again = windows.at(one.episode, one.time)
+            assert_same_bits(again.values, one.values)
+        with pytest.raises(ValueError, match="batch: expected a number of windows of 1 or more, got 0"):
+            windows.sample(0)
+        with pytest.raises(ValueError, match="anchors: expected one of 'frames', 'times'"):
+            windows.sample(1, anchors="middle")
+        with pytest.raises(ValueError, match=r"times: expected \[B\] = \[2\], got \[1\]"):
+            windows.at([0, 1], [0.0])
+
+
 @given(data=st.data())
 def test_any_steps_come_back_in_the_callers_order(data: st.DataObject) -> None:
     store = _STORE

@@ -54,7 +54,7 @@ class DataLoader:
         device: "cuda" or "cpu"; None takes CUDA where there is a device.
         workers: how many read and decode; None takes the cores, at most 8.
         worker_kind: "thread", "process" (spawned: the program needs its `if __name__ == "__main__":`), or "auto":
-            processes for RLDS, whose records are parsed in Python, threads for everything else.
+            processes for RLDS with images, whose records are parsed in Python, threads for everything else.
         prefetch: pools on the device beside the one in use, and batches of images decoded ahead.
         seed, shuffle: of the order; see `robocache.loader.order`.
         rank, world_size: which share; None asks torch.distributed, where it is initialised, else 0 of 1. Every rank
@@ -69,7 +69,7 @@ class DataLoader:
             of its own.
         on_error: "skip" passes over episodes that cannot be read and counts them in `skipped`; windows of other
             episodes of the pool stand in for theirs, so no step changes its size.
-        show_progress: a bar on stderr while the worker processes count the frames of a format that does not tell them
+        show_progress: a bar on stderr while the workers count the frames of a format that does not tell them
             (RLDS).
 
     Attributes:

@@ -13,7 +13,7 @@ from .._progress import progress
 from ..datasets import Dataset, DatasetError
 from ..datasets._work import count_frames
 from ..store.streams import StreamLayout
-from .workers import Workers
+from .workers import PARSED_FORMATS, Workers
 
 _ANCHOR_BYTES = 4 * 8  # row, time, episode and frame
 _TIME_BYTES = 8
@@ -71,13 +71,13 @@ def _first_that_reads(dataset: Dataset, layouts: Sequence[StreamLayout]) -> Any:
 def _frames(
     workers: Workers, clock: str | None, skip: bool, show_progress: bool
 ) -> tuple[NDArray[np.int64], dict[int, DatasetError]]:
-    """By episode. Threads have nothing to gain where metadata tells; a format that is parsed to be counted, RLDS, is
-    counted by the worker processes."""
+    """By episode. Workers have nothing to gain where metadata tells; a format that is read to be counted, RLDS, is
+    counted by them."""
     count = len(workers.dataset)
     frames = np.zeros(count, dtype=np.int64)
     skipped: dict[int, DatasetError] = {}
     chunks = [range(begin, min(begin + _CHUNK, count)) for begin in range(0, count, _CHUNK)]
-    if workers.kind == "process":
+    if workers.kind == "process" or workers.dataset.format in PARSED_FORMATS:
         futures = [workers.submit(count_frames, clock, chunk) for chunk in chunks]
         results = (future.result() for future in futures)
     else:

@@ -11,9 +11,10 @@ from ..datasets import Dataset
 from ..datasets._work import in_process, start_process
 
 WORKERS = ("auto", "thread", "process")
-# Formats whose reading is Python bytecode, which threads do one at a time; the others' time goes into pyarrow, which
-# lets go of the interpreter, or into nothing at all.
-_PROCESS_FORMATS = ("rlds",)
+# Formats whose records are parsed in Python, which threads do one at a time; the others' time goes into pyarrow, which
+# lets go of the interpreter, or into nothing at all. Vectors are one piece of a record each and take next to no parsing;
+# images are a piece a frame, read with the record whether they are wanted or not.
+PARSED_FORMATS = ("rlds",)
 
 
 class Workers:
@@ -22,7 +23,8 @@ class Workers:
     Args:
         dataset: picklable, for processes.
         count: how many; None takes the cores that there are, at most 8.
-        kind: "thread", "process", or "auto": processes for formats that are parsed in Python (RLDS), else threads.
+        kind: "thread", "process", or "auto": processes for images in formats that are parsed in Python (RLDS), else
+            threads.
     """
 
     def __init__(self, dataset: Dataset, count: int | None = None, kind: str = "auto") -> None:
@@ -32,7 +34,7 @@ class Workers:
             raise ValueError(f"workers: expected None or a number of 1 or more, got {count!r}")
         self.dataset = dataset
         self.count = count or min(8, len(os.sched_getaffinity(0)))
-        self.kind = kind if kind != "auto" else "process" if dataset.format in _PROCESS_FORMATS else "thread"
+        self.kind = kind if kind != "auto" else "process" if _parses_images(dataset) else "thread"
         self._executor: Executor | None = None
 
     def submit(self, function: Any, *arguments: Any) -> Future[Any]:
@@ -55,3 +57,8 @@ class Workers:
         if self._executor is not None:
             self._executor.shutdown(wait=True, cancel_futures=True)
             self._executor = None
+
+
+def _parses_images(dataset: Dataset) -> bool:
+    images = any(spec.modality in ("image", "video") for spec in dataset.specs.values())
+    return images and dataset.format in PARSED_FORMATS
