@@ -17,6 +17,7 @@ from robocache.datasets import Dataset
 
 SOURCES = ("store", "loader", "ready")
 _MASK = (1 << 64) - 1
+_STEPS_A_DRAW = 8  # of a store: 8 batches of 32 windows of 250 times and 256 features are 80 MB
 _STATISTICS_EPISODES = 64  # that means and deviations are taken from
 
 
@@ -149,18 +150,28 @@ def mixed(*numbers: int) -> int:
 
 
 class StoreFeed:
-    """Windows drawn from a store. Which ones is a function of seed, step and rank, so the step is all the state."""
+    """Windows drawn from a store. Which ones is a function of seed, rank and step, so the step is all the state.
+
+    Draws are independent of each other, so those of the next few steps are made at once: what a draw costs the host is
+    then shared by as many steps.
+    """
 
     def __init__(self, store: robocache.EpisodeStore, shape: WindowShape, batch: int, seed: int, rank: int) -> None:
         self.store, self._shape, self._batch = store, shape, batch
         self._seed, self._rank, self._step = seed, rank, 0
         self._windows = store.windows(delta_times=shape.delta_times())
         self._generator = torch.Generator(store.device)
+        self._drawn: tuple[int, Windows] | None = None
 
     def __next__(self) -> Windows:
-        self._generator.manual_seed(mixed(self._seed, self._rank, self._step))
+        draw, turn = divmod(self._step, _STEPS_A_DRAW)
+        if self._drawn is None or self._drawn[0] != draw:
+            self._generator.manual_seed(mixed(self._seed, self._rank, draw))
+            batch = self._windows.sample(_STEPS_A_DRAW * self._batch, self._generator)
+            self._drawn = draw, self._shape.windows(batch)
         self._step += 1
-        return self._shape.windows(self._windows.sample(self._batch, self._generator))
+        own = slice(turn * self._batch, (turn + 1) * self._batch)
+        return Windows(*(tensor[own] for tensor in self._drawn[1]))
 
     def state_dict(self) -> dict[str, Any]:
         return {"step": self._step}

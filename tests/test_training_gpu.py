@@ -82,7 +82,7 @@ def test_no_step_waits_for_the_device(source: str, dataset: datasets.Dataset) ->
         figures = train_data.statistics(dataset, training.shape_of(TINY, dataset))
         policy = training_step.make_policy(ready, figures, TINY.sizes(), device)
         step = training_step.eager_step(policy)
-        for _ in range(3):
+        for _ in range(7):  # a store draws for eight steps at once: the last of them is near
             step(next(feed))  # what is made once: the first pool, the optimizer's state, memory
         torch.cuda.synchronize()
         torch.cuda.set_sync_debug_mode("error")

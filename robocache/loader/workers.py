@@ -12,8 +12,8 @@ from ..datasets._work import in_process, start_process
 
 WORKERS = ("auto", "thread", "process")
 # Formats whose records are parsed in Python, which threads do one at a time; the others' time goes into pyarrow, which
-# lets go of the interpreter, or into nothing at all. Vectors are one piece of a record each and take next to no parsing;
-# images are a piece a frame, read with the record whether they are wanted or not.
+# lets go of the interpreter, or into nothing at all. A vector stream is one piece of a record and takes next to no
+# parsing; images are a piece a frame, read with the record whether they are wanted or not.
 PARSED_FORMATS = ("rlds",)
 
 
