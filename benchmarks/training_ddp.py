@@ -97,7 +97,7 @@ def step_of(kind: str, case: training.TrainingCase, ready: Windows, figures: Any
     with torch.cuda.stream(side):
         model = parallel()
     torch.cuda.current_stream().wait_stream(side)
-    return graph_step(policy, ready, model)
+    return graph_step(policy, ready, model, side)
 
 
 def feed_of(

@@ -37,16 +37,19 @@ def eager_step(policy: Policy, model: torch.nn.Module | None = None) -> Step:
     return lambda windows: training_step(model or policy, policy, optimizer, windows)
 
 
-def graph_step(policy: Policy, windows: Windows, model: torch.nn.Module | None = None) -> Step:
+def graph_step(
+    policy: Policy, windows: Windows, model: torch.nn.Module | None = None, side: torch.cuda.Stream | None = None
+) -> Step:
     """The same step recorded in a CUDA graph. Windows are copied to where the graph reads them; the loss is a tensor
     that the next step writes over.
 
-    Capture it before background threads use the device.
+    Capture it before background threads use the device. `side` is the stream to capture on: that on which a
+    DistributedDataParallel `model` was made.
     """
     optimizer = make_optimizer(policy, 3e-4, capturable=True)
     static = Windows(*(tensor.clone() for tensor in windows))
     inside = model or policy
-    side = torch.cuda.Stream()
+    side = side or torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(_WARM_UP if model is None else _DDP_WARM_UP):
@@ -55,7 +58,8 @@ def graph_step(policy: Policy, windows: Windows, model: torch.nn.Module | None =
     torch.cuda.synchronize()
     optimizer.zero_grad(set_to_none=True)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # "thread_local": NCCL's watchdog may look at its events meanwhile.
+    with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
         loss = training_step(inside, policy, optimizer, static)
 
     def step(fresh: Windows) -> Tensor:
