@@ -12,31 +12,47 @@ __device__ __noinline__ inline float divide_and_floor(float a, float v) {
     return floorf(a / v);
 }
 
-// Whether a point lies in a grid, and its cell there, in full-rate instructions: the whole number nearest to t, the
-// product with the reciprocal, is what remains of t + 1.5 * 2^23, and the floor is that or the one below.
-__device__ __forceinline__ bool locate_quick(const rc_frame_f32& frame, const float reciprocal[3],
-                                             const int32_t size[3], const float p[3], int32_t at[3]) {
-    constexpr float kShift = 12582912.0f;  // 1.5 * 2^23: for |t| < 2^22 the sum's last place is 1
+// A point's cell along each axis in full-rate instructions; false: not sure of it. The whole number nearest to h, half less
+// than the product with the reciprocal, is the product's floor wherever h is not close to the middle of two whole numbers.
+// The rounded quotient less a half differs from h by less than |h| 2^-22 + 2^-23. Infinity, NaN and an |h| of 2^22 or more
+// are never sure.
+__device__ __forceinline__ bool place_quick(const rc_frame_f32& frame, const float reciprocal[3], const float p[3],
+                                            int32_t at[3]) {
+    constexpr float kShift = 12582912.0f;  // 1.5 * 2^23: for |h| < 2^22 the sum's last place is 1
     bool sure = true;
 #pragma unroll
     for (int d = 0; d < 3; ++d) {
-        const float t = (p[d] - frame.min[d]) * reciprocal[d];
-        const float shifted = t + kShift;
-        const float apart = t - (shifted - kShift);
-        // As in FastFrame::place(); a |t| of 2^22 or more is never sure, nor is NaN.
-        sure = sure && fabsf(apart) > __fmaf_rn(fabsf(t), 0x1p-21f, 0x1p-20f);
-        at[d] = __float_as_int(shifted) - __float_as_int(kShift) - (apart < 0.0f ? 1 : 0);
+        const float h = __fmaf_rn(p[d] - frame.min[d], reciprocal[d], -0.5f);
+        const float shifted = h + kShift;
+        const float apart = h - (shifted - kShift);
+        sure &= __fmaf_rn(fabsf(h), 0x1p-21f, fabsf(apart)) < 0.5f - 0x1p-20f;
+        at[d] = __float_as_int(shifted) - __float_as_int(kShift);
     }
-    if (!__builtin_expect(sure, 1)) {
+    return sure;
+}
+
+// The same by division; -1 outside of the grid.
+__device__ __forceinline__ void place_exact(const rc_frame_f32& frame, const float p[3], int32_t at[3]) {
 #pragma unroll
-        for (int d = 0; d < 3; ++d) {
-            const float q = divide_and_floor(p[d] - frame.min[d], frame.voxel[d]);
-            at[d] = q >= 0.0f && q < frame.size[d] ? static_cast<int32_t>(q) : -1;
-        }
+    for (int d = 0; d < 3; ++d) {
+        const float q = divide_and_floor(p[d] - frame.min[d], frame.voxel[d]);
+        at[d] = q >= 0.0f && q < frame.size[d] ? static_cast<int32_t>(q) : -1;
     }
+}
+
+__device__ __forceinline__ bool lies_inside(const int32_t at[3], const int32_t size[3]) {
     return static_cast<uint32_t>(at[0]) < static_cast<uint32_t>(size[0]) &&
            static_cast<uint32_t>(at[1]) < static_cast<uint32_t>(size[1]) &&
            static_cast<uint32_t>(at[2]) < static_cast<uint32_t>(size[2]);
+}
+
+// Whether a point lies in a grid, and its cell there.
+__device__ __forceinline__ bool locate_quick(const rc_frame_f32& frame, const float reciprocal[3],
+                                             const int32_t size[3], const float p[3], int32_t at[3]) {
+    if (!__builtin_expect(place_quick(frame, reciprocal, p, at), 1)) {
+        place_exact(frame, p, at);
+    }
+    return lies_inside(at, size);
 }
 
 // The grid of one sample. Division is slow and the quotient is only wanted to the integer below: a product with the
@@ -130,11 +146,35 @@ __device__ __forceinline__ bool locate_plain(const VoxelGridParams& grid, const 
     return locate_quick(grid.frame, grid.reciprocal, grid.size, p, at);
 }
 
-// Its cell where a sample has fewer than 2^31 of them, or -1.
-__device__ __forceinline__ int32_t plain_cell(const VoxelGridParams& grid, const float p[3]) {
+// A cell's number where a sample has fewer than 2^31 of them, or -1.
+__device__ __forceinline__ int32_t plain_cell(const VoxelGridParams& grid, const int32_t at[3]) {
+    return lies_inside(at, grid.size) ? (at[0] * grid.size[1] + at[1]) * grid.size[2] + at[2] : -1;
+}
+
+__device__ __noinline__ inline int32_t exact_plain_cell(const VoxelGridParams& grid, float x, float y, float z) {
+    const float p[3] = {x, y, z};
     int32_t at[3];
-    const bool inside = locate_plain(grid, p, at);
-    return inside ? (at[0] * grid.size[1] + at[1]) * grid.size[2] + at[2] : -1;
+    place_exact(grid.frame, p, at);
+    return plain_cell(grid, at);
+}
+
+// Cells of kPoints points in that grid, with one question for all of them whether they are sure.
+template <int kPoints>
+__device__ __forceinline__ void plain_cells(const VoxelGridParams& grid, const float p[kPoints][3],
+                                            int32_t cells[kPoints]) {
+    bool sure = true;
+#pragma unroll
+    for (int k = 0; k < kPoints; ++k) {
+        int32_t at[3];
+        sure &= place_quick(grid.frame, grid.reciprocal, p[k], at);
+        cells[k] = plain_cell(grid, at);
+    }
+    if (!__builtin_expect(sure, 1)) {
+#pragma unroll
+        for (int k = 0; k < kPoints; ++k) {
+            cells[k] = exact_plain_cell(grid, p[k][0], p[k][1], p[k][2]);
+        }
+    }
 }
 
 }  // namespace rc

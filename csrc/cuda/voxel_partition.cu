@@ -22,22 +22,87 @@ constexpr int kSmallItems = 4;
 constexpr int kLargeThreads = 512;
 constexpr int kLargeItems = 16;
 constexpr int64_t kManyPoints = int64_t{1} << 21;
+// A chunk is scattered where fewer than one in kScattered of its points lies in its neighbour's row of cells.
+constexpr int kScattered = 4;
 
-// Adds one to a shared counter for every lane whose `slab` is not negative, and returns the count before: in one go
-// where those lanes agree.
-__device__ __forceinline__ uint32_t rank_in_slab(uint32_t* counters, int32_t slab) {
-    const uint32_t lanes = __ballot_sync(kWholeWarp, slab >= 0);
+// Points without a cell, and those left out, are placed past all slabs, each lane's in one of its own.
+constexpr uint32_t kNoSlabs = 32;
+
+__device__ __forceinline__ PlacedCell no_cell() {
+    return {(kMaxSlabs + (threadIdx.x & 31)) << PlacedCell::kSlabShift};
+}
+
+__device__ __forceinline__ bool has_slab(PlacedCell cell) {
+    return cell.packed < kMaxSlabs << PlacedCell::kSlabShift;
+}
+
+// A chunk's cells, kItems a thread. `together`: kRun neighbours of a thread are neighbours in the chunk; else those of
+// neighbouring lanes are.
+template <PointSource kSource, bool kSides, int kThreads, int kItems>
+__device__ __forceinline__ void read_cells(const VoxelParams& params, PointReader<kSource>* reader, int64_t begin,
+                                           int64_t end, bool together, int32_t cells[kItems]) {
+    if (!together) {
+#pragma unroll
+        for (int k = 0; k < kItems; ++k) {
+            const int64_t i = begin + k * kThreads + threadIdx.x;
+            cells[k] = i < end ? static_cast<int32_t>(reader->template cell<kSides>(i)) : -1;
+        }
+        return;
+    }
+    float p[kItems / kRun][kRun][3];
+#pragma unroll
+    for (int r = 0; r < kItems / kRun; ++r) {
+        const float* points = static_cast<const float*>(params.points.points) + 3 * begin;
+        load_run(points, (r * kThreads + static_cast<int>(threadIdx.x)) * kRun, p[r]);
+    }
+#pragma unroll
+    for (int r = 0; r < kItems / kRun; ++r) {
+        if constexpr (kSides) {
+#pragma unroll
+            for (int k = 0; k < kRun; ++k) {
+                const int64_t i = begin + (r * kThreads + static_cast<int>(threadIdx.x)) * kRun + k;
+                const typename PointReader<kSource>::Real q[3] = {p[r][k][0], p[r][k][1], p[r][k][2]};
+                const int64_t cell = reader->template locate<true>(i, q);
+                if (params.inverse != nullptr) {
+                    params.inverse[i] = cell;
+                }
+                cells[r * kRun + k] = static_cast<int32_t>(cell);
+            }
+        } else {
+            plain_cells<kRun>(params.grid, p[r], cells + r * kRun);
+        }
+    }
+}
+
+// Adds one to a slab's counter for every lane whose cell has a slab, and returns the count before: in one go where those
+// lanes agree.
+__device__ __forceinline__ uint32_t rank_in_slab(uint32_t* counters, PlacedCell cell) {
+    const bool has = has_slab(cell);
+    const uint32_t lanes = __ballot_sync(kWholeWarp, has);
     const int leader = lanes != 0 ? __ffs(static_cast<int>(lanes)) - 1 : 0;
-    const int32_t common = __shfl_sync(kWholeWarp, slab, leader);
-    if (__all_sync(kWholeWarp, slab < 0 || slab == common) == 0) {
-        return slab >= 0 ? atomicAdd(counters + slab, 1u) : 0;
+    const uint32_t common = __shfl_sync(kWholeWarp, cell.slab(), leader);
+    if (__all_sync(kWholeWarp, !has || cell.slab() == common) == 0) {
+        return atomicAdd(cell.of(counters), 1u);
     }
     const uint32_t lane = threadIdx.x & 31;
     uint32_t base = 0;
     if (lanes != 0 && lane == static_cast<uint32_t>(leader)) {
-        base = atomicAdd(counters + slab, static_cast<uint32_t>(__popc(lanes)));
+        base = atomicAdd(cell.of(counters), static_cast<uint32_t>(__popc(lanes)));
     }
     return __shfl_sync(kWholeWarp, base, leader) + static_cast<uint32_t>(__popc(lanes & ((1u << lane) - 1)));
+}
+
+// Scattered points, an entry each: places cells, and ranks them within their slabs.
+template <int kItems>
+__device__ __forceinline__ void rank_points(const SlabDeal& deal, uint32_t* counters, const int32_t cells[kItems],
+                                            PlacedCell placed[kItems], uint32_t ranks[kItems]) {
+    const PlacedCell none = no_cell();
+#pragma unroll
+    for (int k = 0; k < kItems; ++k) {
+        const PlacedCell cell = deal.place(static_cast<uint32_t>(cells[k]));
+        placed[k] = {cells[k] >= 0 ? cell.packed : none.packed};
+        ranks[k] = atomicAdd(placed[k].of(counters), 1u);
+    }
 }
 
 // What the warps of a block tell each other of their points.
@@ -71,13 +136,46 @@ struct Tallies {
     }
 };
 
+// Points of which many have a neighbour's cell: of occupancy an entry a run of them; of a count an entry a run with its
+// length, in the upper halves of the ranks, where that is shorter than one a point. Tells which.
+template <int kThreads, int kItems>
+__device__ __forceinline__ bool rank_runs(const SlabDeal& deal, uint32_t* counters, Tallies<kThreads>* tallies,
+                                          bool counts, bool together, const int32_t cells[kItems],
+                                          PlacedCell placed[kItems], uint32_t ranks[kItems]) {
+    uint32_t points = 0, starts = 0;
+    int32_t common = cells[0];
+#pragma unroll
+    for (int r = 0; r < kItems; r += kRun) {
+        run_lengths(cells + r, together, ranks + r);
+#pragma unroll
+        for (int k = r; k < r + kRun; ++k) {
+            points += cells[k] >= 0 ? 1 : 0;
+            starts += cells[k] >= 0 && ranks[k] != 0 ? 1 : 0;
+            common = cells[k] == cells[0] ? common : -1;
+        }
+    }
+    tallies->tell(points, starts, common);
+    __syncthreads();
+    const auto sum = tallies->sum();
+    const bool pairs = counts && 2 * sum.starts <= sum.points;
+#pragma unroll
+    for (int k = 0; k < kItems; ++k) {
+        const bool first = threadIdx.x == 0 && k == 0;
+        const bool left_out = sum.alike ? !first : ranks[k] == 0 && (pairs || !counts);
+        const uint32_t length = sum.alike ? kThreads * kItems : ranks[k];
+        placed[k] = cells[k] < 0 || left_out ? no_cell() : deal.place(static_cast<uint32_t>(cells[k]));
+        ranks[k] = rank_in_slab(counters, placed[k]) | (pairs ? length << 16 : 0);
+    }
+    return pairs;
+}
+
 template <PointSource kSource, bool kSides, int kThreads, int kItems>
 __global__ __launch_bounds__(kThreads,
                              1024 / kThreads) void partition_kernel(const __grid_constant__ VoxelParams params,
                                                                     const __grid_constant__ PartitionParams part) {
     constexpr uint32_t kChunk = kThreads * kItems;
     using Scan = cub::BlockScan<uint32_t, kThreads>;
-    __shared__ uint32_t starts[kMaxSlabs];
+    __shared__ uint32_t starts[kMaxSlabs + kNoSlabs];
     __shared__ typename Scan::TempStorage scan_storage;
     __shared__ Tallies<kThreads> tallies;
     extern __shared__ uint4 staged_words[];
@@ -99,72 +197,22 @@ __global__ __launch_bounds__(kThreads,
     int32_t cells[kItems];
     const bool aligned = ((reinterpret_cast<uintptr_t>(params.points.points) + 12 * begin) & 15) == 0;
     const bool together = kSource == PointSource::kPlain && aligned && begin + kChunk <= sample_end;
-    if (together) {
-        float p[kItems / kRun][kRun][3];
-#pragma unroll
-        for (int r = 0; r < kItems / kRun; ++r) {
-            const float* points = static_cast<const float*>(params.points.points) + 3 * begin;
-            load_run(points, (r * kThreads + static_cast<int>(threadIdx.x)) * kRun, p[r]);
-        }
-#pragma unroll
-        for (int r = 0; r < kItems / kRun; ++r) {
-#pragma unroll
-            for (int k = 0; k < kRun; ++k) {
-                if constexpr (kSides) {
-                    const int64_t i = begin + (r * kThreads + static_cast<int>(threadIdx.x)) * kRun + k;
-                    const typename PointReader<kSource>::Real q[3] = {p[r][k][0], p[r][k][1], p[r][k][2]};
-                    const int64_t cell = reader.template locate<true>(i, q);
-                    if (params.inverse != nullptr) {
-                        params.inverse[i] = cell;
-                    }
-                    cells[r * kRun + k] = static_cast<int32_t>(cell);
-                } else {
-                    cells[r * kRun + k] = plain_cell(params.grid, p[r][k]);
-                }
-            }
-        }
-    } else {
-#pragma unroll
-        for (int k = 0; k < kItems; ++k) {
-            const int64_t i = begin + k * kThreads + threadIdx.x;
-            cells[k] = i < sample_end ? static_cast<int32_t>(reader.template cell<kSides>(i)) : -1;
-        }
-    }
+    read_cells<kSource, kSides, kThreads, kItems>(params, &reader, begin, sample_end, together, cells);
     if (kSides) {
         reader.finish();
     }
 
-    uint32_t ranks[kItems];  // first the lengths of runs; then the rank within a slab, and the length in the upper half
-    uint32_t points = 0, run_count = 0;
-    int32_t common = cells[0];
-#pragma unroll
-    for (int r = 0; r < kItems; r += kRun) {
-        run_lengths(cells + r, together, ranks + r);
-#pragma unroll
-        for (int k = r; k < r + kRun; ++k) {
-            points += cells[k] >= 0 ? 1 : 0;
-            run_count += cells[k] >= 0 && ranks[k] != 0 ? 1 : 0;
-            common = cells[k] == cells[0] ? common : -1;
-        }
-    }
-    tallies.tell(points, run_count, common);
-    __syncthreads();
-
-    // Entries: of occupancy one a run; of a count one a run with its length, where that is shorter than one a point.
-    const auto sum = tallies.sum();
-    const bool counts = part.count.data != nullptr;
-    const bool pairs = counts && 2 * sum.starts <= sum.points;
-#pragma unroll
-    for (int k = 0; k < kItems; ++k) {
-        const bool first = threadIdx.x == 0 && k == 0;
-        if (sum.alike ? !first : ranks[k] == 0 && (pairs || !counts)) {
-            cells[k] = -1;
-        }
-        const uint32_t length = sum.alike ? kChunk : ranks[k];
-        ranks[k] = length << 16 |
-                   rank_in_slab(starts, cells[k] < 0
-                                            ? -1
-                                            : static_cast<int32_t>(part.deal.slab(static_cast<uint32_t>(cells[k]))));
+    // Looking for runs takes half as many instructions as all else: only where a sample of the chunk has neighbours.
+    PlacedCell placed[kItems];
+    uint32_t ranks[kItems];
+    const int32_t neighbour = together ? cells[1] : __shfl_down_sync(kWholeWarp, cells[0], 1);
+    const int near = __syncthreads_count(cells[0] >> kRowShift == neighbour >> kRowShift);
+    bool pairs = false;
+    if (near < kThreads / kScattered) {
+        rank_points<kItems>(part.deal, starts, cells, placed, ranks);
+    } else {
+        pairs = rank_runs<kThreads, kItems>(part.deal, starts, &tallies, part.count.data != nullptr, together, cells,
+                                            placed, ranks);
     }
     __syncthreads();
 
@@ -191,16 +239,20 @@ __global__ __launch_bounds__(kThreads,
         }
     }
     __syncthreads();
+    if (pairs) {
 #pragma unroll
-    for (int k = 0; k < kItems; ++k) {
-        if (cells[k] >= 0) {
-            const uint32_t cell = static_cast<uint32_t>(cells[k]);
-            const uint32_t place = part.deal.place(cell), rank = ranks[k] & 0xffffu;
-            uint16_t* run = staged + starts[part.deal.slab(cell)];
-            if (pairs) {
-                reinterpret_cast<uint32_t*>(run)[rank] = place | (ranks[k] & 0xffff0000u);
-            } else {
-                run[rank] = static_cast<uint16_t>(place);
+        for (int k = 0; k < kItems; ++k) {
+            uint32_t* run = reinterpret_cast<uint32_t*>(staged + *placed[k].of(starts));
+            if (has_slab(placed[k])) {
+                run[ranks[k] & 0xffffu] = placed[k].place() | (ranks[k] & 0xffff0000u);
+            }
+        }
+    } else {
+#pragma unroll
+        for (int k = 0; k < kItems; ++k) {
+            const uint32_t at = *placed[k].of(starts) + ranks[k];
+            if (has_slab(placed[k])) {
+                staged[at] = static_cast<uint16_t>(placed[k].place());
             }
         }
     }

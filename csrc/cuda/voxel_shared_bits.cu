@@ -93,10 +93,7 @@ __device__ __forceinline__ void mark_points(const VoxelParams& params, int64_t b
                     load_run(points, static_cast<int64_t>(turn) * kTurn + threadIdx.x * kRun, p);
                 }
                 int32_t cells[kRun];
-#pragma unroll
-                for (int k = 0; k < kRun; ++k) {
-                    cells[k] = plain_cell(params.grid, p[k]);
-                }
+                plain_cells<kRun>(params.grid, p, cells);
                 mark_run(cells);
             }
         }

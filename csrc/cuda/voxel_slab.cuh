@@ -10,6 +10,19 @@ namespace rc {
 
 constexpr int kSlabThreads = 1024;
 
+// A cell as its slab and its place there.
+struct PlacedCell {
+    static constexpr uint32_t kSlabShift = 18;
+    uint32_t packed;  // the place in the lower 16 bits
+
+    // The slab's one of `counters`. That it lies 4 bytes a slab from the first costs no more than a shift.
+    __device__ __forceinline__ uint32_t* of(uint32_t* counters) const {
+        return reinterpret_cast<uint32_t*>(reinterpret_cast<char*>(counters) + (packed >> (kSlabShift - 2)));
+    }
+    __device__ __forceinline__ uint32_t slab() const { return packed >> kSlabShift; }
+    __device__ __forceinline__ uint32_t place() const { return packed & 0xffffu; }
+};
+
 // Which slab a cell is filled in. Rows of kRowCells neighbouring cells are dealt to a sample's slabs in turn, and each
 // round begins kTurn slabs further than the one before: so walls and floors, where scans have most of their points, lie
 // in all slabs alike, also where they stand along an axis of the grid or across two. (kTurn is odd, and neither
@@ -22,13 +35,11 @@ struct SlabDeal {
     uint32_t bits;  // log2 of a sample's slabs
 
     __host__ __device__ __forceinline__ uint32_t slabs() const { return 1u << bits; }
-    __device__ __forceinline__ uint32_t slab(uint32_t cell) const {
-        const uint32_t row = cell >> kRowShift;
-        return (row + (row >> bits) * kTurn) & (slabs() - 1);
-    }
-    // The cell's place within its slab.
-    __device__ __forceinline__ uint32_t place(uint32_t cell) const {
-        return (cell >> (kRowShift + bits)) << kRowShift | (cell & (kRowCells - 1));
+    __device__ __forceinline__ PlacedCell place(uint32_t cell) const {
+        const uint32_t round = cell >> (kRowShift + bits);
+        const uint32_t turned = cell + round * (kTurn << kRowShift);
+        const uint32_t slab = turned & ((slabs() - 1) << kRowShift);
+        return {(slab << (PlacedCell::kSlabShift - kRowShift)) + (round << kRowShift) + (cell & (kRowCells - 1))};
     }
     // The row of cells that a slab got in a round.
     __device__ __forceinline__ uint32_t row(uint32_t slab, uint32_t round) const {

@@ -18,17 +18,6 @@ namespace {
 enum class Way { kSharedBits, kGlobal, kPartition, kSort };
 
 constexpr int64_t kFewPoints = 1000000;
-// Looking at a bit before setting it is fast while the bits stay in the caches near the multiprocessors, and pays where
-// most points find theirs set.
-constexpr int64_t kNearCells = int64_t{1} << 22;
-constexpr int64_t kManyInACell = 8;
-
-// Images are organised: neighbouring pixels mostly fall in one cell, and one atomic does for all of them.
-bool most_atomics_are_spared(const rc_voxel_call& call) {
-    const int64_t cells = call.batch * cells_of(call.grid);
-    return call.depth != nullptr || (find_output(call, RC_REDUCE_COUNT) == nullptr && cells <= kNearCells &&
-                                     total_points(call) / kManyInACell >= cells);
-}
 
 Way pick_way(const rc_voxel_call& call, int multiprocessors) {
     if (wants_of(call) != 0) {
@@ -41,9 +30,8 @@ Way pick_way(const rc_voxel_call& call, int multiprocessors) {
     if (find_output(call, RC_REDUCE_COUNT) != nullptr && total_points(call) < kFewPoints) {
         return Way::kGlobal;
     }
-    if (most_atomics_are_spared(call)) {
-        return Way::kGlobal;
-    }
+    // How skewed a cloud is, the host does not know. On an H100, skewed clouds took up to 1.6 times as long sorted by slab
+    // as with atomics; scattered ones took up to 4.7 times as long with atomics.
     return call.num_outputs > 0 && partition_takes(call, multiprocessors) ? Way::kPartition : Way::kGlobal;
 }
 
