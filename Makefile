@@ -1,7 +1,9 @@
 # RoboCache: one way to build, to test, to measure. `make help` lists the targets.
 #
-# demo, test, lint, bench and wheel make their own virtual environment in .venv and install the locked packages there.
-# test-gpu, sanitize-gpu and bench-gpu run with the system's Python and torch and download nothing.
+# Targets that need packages make a virtual environment in .venv and install the locked ones there. Those in -gpu run
+# with the system's Python and torch and download nothing.
+#
+# A target with a help text behind `##` is no file; `help` lists it under its section.
 
 SHELL := /bin/sh
 PYTHON ?= python3
@@ -23,13 +25,13 @@ C_FILES = $(wildcard csrc/*/*.c csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh
 PYTHON_FILES = setup.py build_tools robocache tests examples benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: sota report compare ratchet ratchet-gpu tune-gpu soak soak-gpu docs sbom audit lint-workflows
-.PHONY: help venv build demo demo-voxelize demo-train test lint lint-c lint-python format test-gpu sanitize sanitize-gpu bench bench-gpu wheel clean
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.* \#\# .*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^# ---- / { title = $$0; gsub(/^# -+ | -+$$/, "", title); printf "\n%s\n", title } \
+		/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# ---- Set-up -----------------------------------------------------------------------------------------------------
+# ---- Set-up -------------------------------------------------------------------------------------------------------
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -51,69 +53,44 @@ $(VENV)/.installed: pyproject.toml setup.py $(VENV)/.packages
 
 venv: $(VENV)/.packages ## Make .venv with the locked packages
 
-build: $(VENV)/.installed ## Build the native libraries in place (what changed)
+build: $(VENV)/.installed ## Build the native libraries in place: what changed
 	@$(PY) setup.py --quiet build_ext --inplace
 
-# ---- Use --------------------------------------------------------------------------------------------------------
+# ---- Demos --------------------------------------------------------------------------------------------------------
 
-demo: build ## Align a robot log and plot it; DATA=<TUM trajectory file> takes that instead
+demo: build ## Align a robot log and plot it; DATA=<TUM trajectory> takes that instead
 	@$(PY) examples/align_robot_log.py --out "$(OUT)" $(if $(DATA),--tum "$(DATA)") $(ARGS)
 
-demo-voxelize: build ## Voxelize depth images of a tabletop and plot the grid; DATA=<PCD file> takes a point cloud instead
+demo-voxelize: build ## Voxelize depth images of a tabletop and plot the grid; DATA=<PCD file> takes that instead
 	@$(PY) examples/voxelize_tabletop.py --out "$(OUT)" $(if $(DATA),--pcd "$(DATA)") $(ARGS)
 
 # A model that a CPU trains in seconds; ARGS may say otherwise.
 TRAIN_SIZES = --samples 100 --tokens 50 --chunk 20 --width 64 --heads 4 --feedforward 256 --steps 200 --learning-rate 1e-3
 TRAIN_ROBOT = --episodes 8 --seconds 10 --features 64
 
-demo-train: build ## Train a policy on a synthetic robot and plot the loss; DATA=<RLDS or LeRobot dataset> takes that instead
+demo-train: build ## Train a policy on a synthetic robot and plot the loss; DATA=<RLDS or LeRobot> takes that instead
 	@$(PY) examples/train_policy.py $(if $(DATA),"$(DATA)",$(TRAIN_ROBOT)) --out "$(OUT)" $(TRAIN_SIZES) $(ARGS)
+
+# ---- Checks -------------------------------------------------------------------------------------------------------
 
 test: build ## Run the tests; without a GPU the GPU tests are left out and counted
 	@$(PY) -m pytest $(XDIST) $(ARGS)
 
-bench: build ## Measure on the CPU
-	@$(PY) -m benchmarks --device cpu $(ARGS)
-
 docs: build ## Check the pages: links, examples, make targets, tables and numbers
 	@$(PY) -m pytest -q tests/test_docs.py tests/test_voxel_docs.py $(ARGS)
 
-soak: build ## Random work on the CPU for MINUTES=2, checked, memory flat
-	@$(PY) -m benchmarks.soak --device cpu --minutes $(MINUTES) $(ARGS)
+lint: lint-c lint-python lint-workflows ## Check format, types and common mistakes: the three below
 
-compare: $(VENV)/.packages ## The ratchet: BASE=<results> NEW=<results>, files or folders; fails when a case got slower
-	@$(PY) -m benchmarks.compare $(BASE) $(NEW) $(ARGS)
-
-ratchet: build ## Measure on the CPU and compare with this machine's committed results; the report is out/ratchet.md
-	@rm -rf out/bench
-	@$(PY) -m benchmarks --device cpu --ours-only --results out/bench $(ARGS)
-	@$(PY) -m benchmarks.compare benchmarks/results/$$(ls out/bench) out/bench/* --markdown out/ratchet.md
-
-report: $(VENV)/.packages ## Draw README's and the docs' tables and numbers from the committed results
-	@$(PY) -m benchmarks.evidence $(ARGS)
-
-sota: build ## Draw the side-by-side report and its plots from the committed results
-	@$(PY) -m benchmarks.sota $(ARGS)
-
-wheel: $(VENV)/.packages ## Build a release wheel into dist/ and check its content
-	@rm -rf build/lib* dist/*.whl
-	@$(PY) -m build --wheel --no-isolation
-	@$(PY) -m build_tools.check_wheel dist/*.whl
-
-# ---- Lint -------------------------------------------------------------------------------------------------------
-
-lint: lint-c lint-python lint-workflows ## Check format, types and common mistakes
-
-lint-c: $(VENV)/.packages
+lint-c: $(VENV)/.packages ## clang-format and clang-tidy
 	@$(VENV)/bin/clang-format --dry-run -Werror $(C_FILES)
 	@$(PY) -m build_tools.lint_c
 
-lint-python: $(VENV)/.packages
+lint-python: $(VENV)/.packages ## ruff and mypy
 	@$(VENV)/bin/ruff check $(wildcard $(PYTHON_FILES))
 	@$(VENV)/bin/ruff format --check $(wildcard $(PYTHON_FILES))
 	@$(VENV)/bin/mypy
 
-lint-workflows: $(VENV)/.packages
+lint-workflows: $(VENV)/.packages ## The workflows against their schema
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 format: $(VENV)/.packages ## Rewrite the sources in the project's format
@@ -121,41 +98,65 @@ format: $(VENV)/.packages ## Rewrite the sources in the project's format
 	@$(VENV)/bin/ruff check --fix-only $(wildcard $(PYTHON_FILES))
 	@$(VENV)/bin/ruff format $(wildcard $(PYTHON_FILES))
 
-# ---- Sanitizers -------------------------------------------------------------------------------------------------
-
 sanitize: ## Run the C kernels' test programs under AddressSanitizer and UBSan
 	@$(PYTHON) -m build_tools.sanitize
 
-# ---- With a GPU: the system's Python and torch, for the GPU present ----------------------------------------------
+soak: build ## Random work for MINUTES=2, checked, memory flat
+	@$(PY) -m benchmarks.soak --device cpu --minutes $(MINUTES) $(ARGS)
+
+# ---- Measurement --------------------------------------------------------------------------------------------------
+
+bench: build ## Measure on the CPU
+	@$(PY) -m benchmarks --device cpu $(ARGS)
+
+report: $(VENV)/.packages ## Draw the tables and numbers of README and docs from the committed results
+	@$(PY) -m benchmarks.evidence $(ARGS)
+
+sota: build ## Draw docs/comparison.md, the plots and the list of rows that are not the fastest
+	@$(PY) -m benchmarks.sota $(ARGS)
+
+compare: $(VENV)/.packages ## Judge two results, BASE=<file or folder> NEW=<the same>: fails when a case got slower
+	@$(PY) -m benchmarks.compare $(BASE) $(NEW) $(ARGS)
+
+ratchet: build ## Measure on the CPU and judge against the committed results; writes out/ratchet.md
+	@rm -rf out/bench
+	@$(PY) -m benchmarks --device cpu --ours-only --results out/bench $(ARGS)
+	@$(PY) -m benchmarks.compare benchmarks/results/$$(ls out/bench) out/bench/* --markdown out/ratchet.md
+
+# ---- With a GPU: the system's Python and torch, for the GPU present -----------------------------------------------
 
 GPU_ENV = ROBOCACHE_CUDA=1 PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}"
 
-.PHONY: build-gpu
-build-gpu:
+build-gpu: ## Build the native libraries in place for the GPU present
 	@archs=$$($(PYTHON) -m build_tools.present_gpu) && \
 		$(GPU_ENV) ROBOCACHE_CUDA_ARCHS="$$archs" $(PYTHON) setup.py --quiet build_ext --inplace
 
-test-gpu: build-gpu ## Run every test with the GPU required: none may be skipped for want of it
+test-gpu: build-gpu ## Run every test; none may be skipped for want of a GPU
 	@$(GPU_ENV) $(PYTHON) -m pytest --require-gpu $(XDIST) -p build_tools.test_summary --summary tests-gpu $(ARGS)
 
-sanitize-gpu: build-gpu ## Run the marked GPU tests under compute-sanitizer; TOOLS=memcheck,racecheck,synccheck,initcheck
+sanitize-gpu: build-gpu ## Run the marked tests under compute-sanitizer; TOOLS=memcheck,racecheck,synccheck,initcheck
 	@$(GPU_ENV) $(PYTHON) -m build_tools.sanitize_gpu $(if $(TOOLS),--tools $(TOOLS)) $(ARGS)
 
-soak-gpu: build-gpu ## Random work on the GPU for MINUTES=2, checked, memory flat
+soak-gpu: build-gpu ## Random work for MINUTES=2, checked, memory flat
 	@$(GPU_ENV) $(PYTHON) -m benchmarks.soak --device cuda --minutes $(MINUTES) $(ARGS)
 
 bench-gpu: build-gpu ## Measure on the GPU
 	@$(GPU_ENV) $(PYTHON) -m benchmarks --device cuda $(ARGS)
 
-tune-gpu: build-gpu ## Choose the kernels' launch parameters on this GPU; ARGS=--write puts them into the source's table
+tune-gpu: build-gpu ## Choose the kernels' launch parameters for this GPU; ARGS=--write puts them into the table
 	@$(GPU_ENV) $(PYTHON) -m benchmarks.tune --device cuda $(ARGS)
 
-ratchet-gpu: build-gpu ## Measure on the GPU and compare with this machine's committed results; the report is out/ratchet.md
+ratchet-gpu: build-gpu ## Measure on the GPU and judge against the committed results; writes out/ratchet.md
 	@rm -rf out/bench
 	@$(GPU_ENV) $(PYTHON) -m benchmarks --device cuda --ours-only --results out/bench $(ARGS)
 	@$(GPU_ENV) $(PYTHON) -m benchmarks.compare benchmarks/results/$$(ls out/bench) out/bench/* --markdown out/ratchet.md
 
-# ---- Packages: what is installed and what is known against it -----------------------------------------------------
+# ---- Packages -----------------------------------------------------------------------------------------------------
+
+wheel: $(VENV)/.packages ## Build a release wheel into dist/ and check its content
+	@rm -rf build/lib* dist/*.whl
+	@$(PY) -m build --wheel --no-isolation
+	@$(PY) -m build_tools.check_wheel dist/*.whl
 
 AUDIT = $(VENV)-audit
 
@@ -164,7 +165,7 @@ $(AUDIT)/.packages: requirements-audit.txt
 	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-audit.txt
 	@touch $@
 
-sbom: $(AUDIT)/.packages $(VENV)/.installed ## List what is installed as CycloneDX, out/sbom.json
+sbom: $(AUDIT)/.packages $(VENV)/.installed ## List what is installed as CycloneDX: out/sbom.json
 	@mkdir -p out
 	@$(AUDIT)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o out/sbom.json $(PY)
 	@echo "written: out/sbom.json"
@@ -172,7 +173,7 @@ sbom: $(AUDIT)/.packages $(VENV)/.installed ## List what is installed as Cyclone
 audit: $(AUDIT)/.packages ## Look the locked packages up for known vulnerabilities
 	@$(AUDIT)/bin/pip-audit --no-deps --disable-pip -r requirements-dev.txt
 
-# ---- Clean ------------------------------------------------------------------------------------------------------
+# ---- Clean --------------------------------------------------------------------------------------------------------
 
 clean: ## Remove what was built; the virtual environment stays
 	@rm -rf build dist out *.egg-info robocache/lib robocache/include robocache/*.so .mypy_cache .pytest_cache .ruff_cache

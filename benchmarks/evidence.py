@@ -25,10 +25,9 @@ from typing import Any
 
 from . import report
 from .bars import median
+from .committed import RESULTS, paths
+from .provenance import ROOT
 from .tables import SUITES, microseconds
-
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 
 # The rows that README shows of a suite, by a part of the name; of other suites the first rows with a time.
 HEADLINES = {
@@ -64,17 +63,9 @@ class Results:
 
 
 def load(folder: Path = RESULTS) -> list[Results]:
-    """Every suite's results, GPUs first, complete runs only: files that end in -quick or -partial are no evidence."""
-    found = []
-    for path in sorted(folder.glob("*/*.json")):
-        content = json.loads(path.read_text())
-        if "cases" in content and not path.stem.endswith(("-quick", "-partial")):
-            found.append(Results(path.parent.name, report.suite_of(content), content))
-    return sorted(found, key=lambda one: (one.content["device"] != "cuda", one.machine, _order(one.suite)))
-
-
-def _order(suite: str) -> tuple[int, str]:
-    return (SUITES.index(suite) if suite in SUITES else len(SUITES), suite)
+    """Every suite's results, GPUs first, whole runs only."""
+    contents = ((path.parent.name, json.loads(path.read_text())) for path in paths(folder))
+    return [Results(machine, report.suite_of(content), content) for machine, content in contents]
 
 
 # ---- Numbers in running text -----------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Any
 from .bars import median, peer_medians
 from .provenance import slug
 from .reasons import REASONS, Reason
+from .report import suite_of
 
 LEAST_SHARE = 0.6  # of the bandwidth that a large copy reaches in the same run
 NOT_COMPARED = ("attention",)  # suites whose other variants are no rivals
@@ -49,12 +50,6 @@ def machine_of(results: dict[str, Any]) -> str:
     """The folder of a results file, from what it says of its machine."""
     facts = results["provenance"]
     return slug(facts["gpu"]) if results["device"] == "cuda" else slug(f"{facts['cpu']} {facts['threads']} threads")
-
-
-def suite_of(results: dict[str, Any]) -> str:
-    """The suite of a results file; the oldest say none and are of align."""
-    name: str = results.get("suite", "align")
-    return name
 
 
 def comparable(row: dict[str, Any]) -> bool:

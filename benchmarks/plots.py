@@ -15,7 +15,8 @@ from typing import Any
 
 from .attention_cases import BACKENDS
 from .bars import median, peer_medians
-from .findings import LEAST_SHARE, NOT_COMPARED, comparable, machine_of, suite_of
+from .findings import LEAST_SHARE, NOT_COMPARED, comparable, machine_of
+from .report import suite_of
 
 STYLE = {
     "svg.hashsalt": "robocache",

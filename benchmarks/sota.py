@@ -18,34 +18,19 @@ from typing import Any
 
 from . import report
 from .bars import median, peer_medians
-from .findings import NOT_COMPARED, Finding, comparable, fastest_peer, findings, missing, reasons_of, stale, suite_of
+from .committed import RESULTS, paths
+from .findings import NOT_COMPARED, Finding, comparable, fastest_peer, findings, missing, reasons_of, stale
 from .peer_set import AUTOTUNE
 from .plots import digest, draw, planned
 from .provenance import ROOT
 from .reasons import REASONS, Reason
-from .report import caption, machine_words
+from .report import caption, machine_words, suite_of
 from .tables import microseconds
 
-RESULTS = ROOT / "benchmarks" / "results"
 PLOTS = ROOT / "docs" / "plots"
 PAGE = ROOT / "docs" / "comparison.md"
 PERFORMANCE = ROOT / "docs" / "performance.md"
 INDEX = "index.json"
-_SKIPPED = ("-quick", "-partial")  # endings of files that are no full run
-
-
-def paths(folder: Path = RESULTS, machines: Sequence[str] = ()) -> list[Path]:
-    """The files of full runs, those of GPUs first."""
-    found = [
-        path
-        for path in folder.glob("*/*.json")
-        if not path.stem.endswith(_SKIPPED) and (not machines or path.parent.name in machines)
-    ]
-    return sorted((path for path in found if "cases" in json.loads(path.read_text())), key=_order)
-
-
-def _order(path: Path) -> tuple[bool, str, str]:
-    return json.loads(path.read_text()).get("device") != "cuda", path.parent.name, path.stem
 
 
 def load(files: Sequence[Path]) -> list[dict[str, Any]]:
@@ -188,7 +173,7 @@ def page(results: Sequence[dict[str, Any]], reasons: Sequence[Reason] = REASONS,
         "Drawn by `python -m benchmarks.sota` from [benchmarks/results](../benchmarks/results); a test fails when this "
         "page differs from them. How it is measured, and what the peers compute, stands in "
         "[performance.md](performance.md). A peer's column is its time over RoboCache's: above 1, RoboCache is faster. "
-        "A dash: the peer was not timed in that row; results written since the reasons are recorded say why.",
+        "A dash: the peer was not timed in that row; where the results say why, it stands under the table.",
         *(section(one) for one in results),
         "## Where it is not the fastest, or under 60 % of its bound",
         "The bound is the bandwidth that a large copy reaches in the same run; CPU rows, whose inputs lie in caches, "

@@ -22,6 +22,12 @@ def microseconds(value: float | None) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
+def _with_interval(found: dict[str, Any]) -> str:
+    """A median with the half width of its confidence interval."""
+    low, high = found["ci95"]
+    return f"{microseconds(found['median'])} ± {(high - low) / 2:.2g}"
+
+
 def _median(row: dict[str, Any], variant: str, cache: str = "cold") -> float | None:
     return row["variants"].get(variant, {}).get(cache, {}).get("median")
 
@@ -38,11 +44,10 @@ def _cells(row: dict[str, Any]) -> list[str]:
     cold = row["variants"]["robocache"]["cold"]
     eager, compiled = _median(row, "eager"), _best_compile(row)
     peers = peer_medians(row).values()
-    half = (cold["ci95"][1] - cold["ci95"][0]) / 2
     share = row.get("share_of_bandwidth")
     return [
         row["name"],
-        f"{microseconds(ours)} ± {half:.2g}",
+        _with_interval(cold),
         microseconds(cold["p99"]),
         microseconds(_median(row, "robocache", "warm")),
         microseconds(eager),
@@ -87,7 +92,7 @@ def _voxel_cells(row: dict[str, Any], results: dict[str, Any]) -> list[str]:
     share, ratio = row.get("share_of_bandwidth"), of_base(row, results["cases"])
     cells = {
         "case": row["name"],
-        "robocache": f"{microseconds(ours)} ± {(cold['ci95'][1] - cold['ci95'][0]) / 2:.2g}",
+        "robocache": _with_interval(cold),
         "P99": microseconds(cold["p99"]),
         "warm": microseconds(_median(row, "robocache", "warm")),
         "eager": microseconds(_median(row, "eager")),
@@ -128,7 +133,7 @@ def _graph_cells(row: dict[str, Any]) -> list[str]:
     eager, compiled = _median(row, "eager"), _best_compile(row)
     return [
         row["name"],
-        f"{microseconds(ours)} ± {(cold['ci95'][1] - cold['ci95'][0]) / 2:.2g}",
+        _with_interval(cold),
         microseconds(cold["p99"]),
         microseconds(_median(row, "ring")),
         microseconds(_median(row, "borrow")),
@@ -151,7 +156,7 @@ def _store_cells(row: dict[str, Any], results: dict[str, Any]) -> list[str]:
     items = _median(row, "lerobot-style")
     return [
         row["name"],
-        f"{microseconds(ours)} ± {(cold['ci95'][1] - cold['ci95'][0]) / 2:.2g}",
+        _with_interval(cold),
         microseconds(cold["p99"]),
         microseconds(_median(row, "robocache", "device")),
         microseconds(_median(row, "torch-index")),
@@ -167,12 +172,10 @@ def _any_table(rows: Sequence[dict[str, Any]]) -> tuple[Sequence[str], list[list
     others = [name for name in dict.fromkeys(n for row in rows for n in row["variants"]) if name != "robocache"]
     cells = []
     for row in rows:
-        ours = _median(row, "robocache")
         cold = row["variants"].get("robocache", {}).get("cold")
         told = ["error" if row["errors"] else "-", "-"]
         if cold is not None:
-            half = (cold["ci95"][1] - cold["ci95"][0]) / 2
-            told = [f"{microseconds(ours)} ± {half:.2g}", microseconds(cold["p99"])]
+            told = [_with_interval(cold), microseconds(cold["p99"])]
         cells.append([row["name"], *told, *(microseconds(_median(row, name)) for name in others)])
     return ("case", "robocache", "P99", *others), cells
 

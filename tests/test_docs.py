@@ -1,4 +1,4 @@
-"""The pages keep their word: their Python and C runs, and every link leads somewhere."""
+"""The pages keep their word: their Python and C runs, every link leads somewhere, README lists every page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks import evidence
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(robocache.__file__).parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -81,9 +81,21 @@ def test_the_c_program_of_the_c_page_runs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-        if not target.startswith("http"):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if target.startswith("http"):
+            continue
+        file, _, anchor = target.partition("#")
+        place = page.parent / file if file else page
+        assert place.exists(), f"{page.name}: {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", place.read_text(), re.MULTILINE)
+            anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in anchors, f"{page.name}: {target}"
+
+
+def test_the_readme_lists_every_page() -> None:
+    listed = set(re.findall(r"\]\((docs/[\w-]+\.md)\)", (ROOT / "README.md").read_text().split("\n## Pages\n")[1]))
+    assert listed == {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
 
 
 def test_make_targets_that_the_pages_name_exist() -> None:

@@ -35,6 +35,7 @@ extern "C" {
 
 /* ---- Status ---------------------------------------------------------------------------------------------------- */
 
+/* The outcome of a call. */
 typedef enum rc_status {
     RC_OK = 0,
     RC_INVALID_ARGUMENT = 1, /* a size, pointer, enum or combination that cannot be right */
@@ -87,6 +88,7 @@ RC_API int rc_describe_fault(const rc_fault_report *report, char *text, size_t c
 
 /* ---- Types ----------------------------------------------------------------------------------------------------- */
 
+/* Types of elements. */
 typedef enum rc_dtype {
     RC_FLOAT16 = 0,
     RC_BFLOAT16 = 1,
@@ -237,7 +239,9 @@ typedef struct rc_align_grad_call {
     const int64_t *row_starts;
 } rc_align_grad_call;
 
+/* The gradients on the CPU. Data faults are found before anything is written. */
 RC_API rc_status rc_align_backward_cpu(const rc_align_grad_call *call);
+/* The gradients on a GPU: no synchronisation, no allocation; may be captured. Data faults are noted on the device. */
 RC_API rc_status rc_align_backward_cuda(const rc_align_grad_call *call);
 
 /* ---- Voxelize -------------------------------------------------------------------------------------------------- */
@@ -287,6 +291,7 @@ typedef struct rc_point_features {
     int32_t reserved;    /* zero */
 } rc_point_features;
 
+/* Where the grids of a call stand. */
 typedef struct rc_voxel_grid {
     int64_t size[3];            /* X, Y, Z: 1 .. RC_MAX_GRID_SIZE each, their product below 2^62 / B */
     double voxel_size[3];       /* of all samples, where voxel_sizes is NULL; rounded to the compute dtype */
@@ -294,7 +299,7 @@ typedef struct rc_voxel_grid {
     const void *voxel_sizes;    /* [B, 3] in the compute dtype, or NULL */
     const void *grid_mins;      /* [B, 3] in the compute dtype, or NULL */
     int64_t voxel_sizes_stride; /* elements from sample to sample; 0: shared */
-    int64_t grid_mins_stride;
+    int64_t grid_mins_stride;   /* likewise */
 } rc_voxel_grid;
 
 #define RC_MAX_GRID_SIZE 16777216 /* 2^24: every cell's coordinate is a float32 */
@@ -306,6 +311,7 @@ typedef enum rc_bounds {
     RC_BOUNDS_RAISE = 2  /* RC_BAD_DATA; NaN coordinates too */
 } rc_bounds;
 
+/* What becomes of the points of a cell. */
 typedef enum rc_reduce {
     RC_REDUCE_OCCUPANCY = 0, /* 1 where a point lies */
     RC_REDUCE_COUNT = 1,     /* points in the cell; integers hold at their largest */
@@ -366,6 +372,7 @@ RC_API rc_status rc_voxelize_cuda(const rc_voxel_call *call);
 /* Bytes of workspace that rc_voxelize_cuda wants for `call`; data pointers may still be NULL. */
 RC_API rc_status rc_voxelize_cuda_workspace(const rc_voxel_call *call, size_t *bytes);
 
+/* In which order the occupied cells of a sample stand. */
 typedef enum rc_voxel_order {
     RC_ORDER_SORTED = 0,          /* by cell */
     RC_ORDER_FIRST_APPEARANCE = 1 /* by the lowest index of a cell's points */
@@ -389,8 +396,10 @@ typedef struct rc_sparse_call {
     int32_t reserved;       /* zero */
 } rc_sparse_call;
 
+/* Occupied cells; faults, synchronisation, allocation and capture as in dense grids. */
 RC_API rc_status rc_voxelize_sparse_cpu(const rc_sparse_call *call);
 RC_API rc_status rc_voxelize_sparse_cuda(const rc_sparse_call *call);
+/* Bytes of workspace that rc_voxelize_sparse_cuda wants for `call`; data pointers may still be NULL. */
 RC_API rc_status rc_voxelize_sparse_cuda_workspace(const rc_sparse_call *call, size_t *bytes);
 
 /* Gradient of one output. */
@@ -426,11 +435,14 @@ typedef struct rc_voxel_grad_call {
     void *cuda_stream;
 } rc_voxel_grad_call;
 
+/* The gradient that rc_voxel_grad_call describes. On CUDA: no synchronisation, no allocation, no workspace; may be
+ * captured. */
 RC_API rc_status rc_voxelize_backward_cpu(const rc_voxel_grad_call *call);
 RC_API rc_status rc_voxelize_backward_cuda(const rc_voxel_grad_call *call);
 
 /* ---- Devoxelize ------------------------------------------------------------------------------------------------ */
 
+/* What is read at a point. */
 typedef enum rc_devoxelize_mode {
     RC_DEVOXELIZE_NEAREST = 0,  /* the value of the point's cell */
     RC_DEVOXELIZE_TRILINEAR = 1 /* between the eight cell centres around it; at a face the outermost centre holds */
@@ -464,20 +476,26 @@ typedef struct rc_devoxelize_call {
     void *cuda_stream;
 } rc_devoxelize_call;
 
+/* Reads the grid. On the CPU data faults are found before anything is written. On CUDA: no synchronisation, no
+ * allocation, no workspace; may be captured; faults are noted on the device. */
 RC_API rc_status rc_devoxelize_cpu(const rc_devoxelize_call *call);
 RC_API rc_status rc_devoxelize_cuda(const rc_devoxelize_call *call);
 
+/* Gradients of a call, by the grid's values and by the points.
+ *
+ * grad_values is NULL, or [B, X, Y, Z, C] contiguous that the caller has zeroed, float64 for float64 values, else
+ * float32. On CUDA its sums run in no fixed order. grad_points is NULL, or shaped as the points, contiguous, in their
+ * compute dtype, and written whole. */
 typedef struct rc_devoxelize_grad_call {
     uint32_t struct_size;              /* sizeof(rc_devoxelize_grad_call) */
     int32_t grad_dtype;                /* of grad_out, floating */
     const rc_devoxelize_call *forward; /* out and out_dtype are not used */
     const void *grad_out;              /* shaped as out, contiguous */
-    void *
-        grad_values; /* NULL, or [B, X, Y, Z, C] contiguous that the caller has zeroed; float64 for float64 values, else
-                          float32. On CUDA its sums run in no fixed order */
-    void *grad_points; /* NULL, or shaped as the points, contiguous, in their compute dtype; written whole */
+    void *grad_values;
+    void *grad_points;
 } rc_devoxelize_grad_call;
 
+/* Faults, synchronisation, allocation and capture as in the forward calls. */
 RC_API rc_status rc_devoxelize_backward_cpu(const rc_devoxelize_grad_call *call);
 RC_API rc_status rc_devoxelize_backward_cuda(const rc_devoxelize_grad_call *call);
 
@@ -498,6 +516,7 @@ typedef struct rc_copy {
     int32_t element_size; /* bytes: 1, 2, 4, 8 or 16 */
 } rc_copy;
 
+/* Copies of one launch. */
 typedef struct rc_copy_call {
     uint32_t struct_size; /* sizeof(rc_copy_call) */
     int32_t num_copies;   /* 0 .. RC_MAX_COPIES */
@@ -512,7 +531,8 @@ typedef struct rc_copy_call {
  * launches, and a CPU has none. */
 RC_API rc_status rc_copy_many_cuda(const rc_copy_call *call);
 
-/* One replay of an instantiated CUDA graph with the copies around it, all on one stream. */
+/* One replay of an instantiated CUDA graph with the copies around it, all on one stream. It stands for: wait for
+ * `wait_for`, copy in, launch the graph, copy out, record `done`. */
 typedef struct rc_replay_call {
     uint32_t struct_size;      /* sizeof(rc_replay_call) */
     int32_t device;            /* CUDA device ordinal */
@@ -526,10 +546,11 @@ typedef struct rc_replay_call {
     void *done;                /* cudaEvent_t recorded last, or NULL */
 } rc_replay_call;
 
-/* RC_UNSUPPORTED, before anything is launched, while `cuda_stream` is being captured. No synchronisation. */
+/* Replays. RC_UNSUPPORTED, before anything is launched, while `cuda_stream` is being captured. No synchronisation. */
 RC_API rc_status rc_replay_graph_cuda(const rc_replay_call *call);
 
-/* *capturing: whether a capture is under way on `cuda_stream`. */
+/* *capturing: whether a capture is under way on `cuda_stream`; of the legacy default stream also whether one on another
+ * stream keeps it from being used. */
 RC_API rc_status rc_cuda_is_capturing(void *cuda_stream, bool *capturing);
 
 /* Makes the end of a capture that broke possible again: a capture on `cuda_stream` that was invalidated is dropped, and
@@ -555,6 +576,7 @@ RC_API rc_status rc_cuda_take_fault(int32_t device, rc_fault_report *report);
 #define RC_NUM_SHAPE_CLASSES 3 /* small, medium, large; rc_shape_class_end() */
 #define RC_MAX_LAUNCH_VALUES 8
 
+/* One parameter and the values that it may have. */
 typedef struct rc_launch_parameter {
     const char *name; /* "align.threads": kernel and parameter */
     const char *work; /* what a call's work is counted in: "points" */
@@ -563,6 +585,7 @@ typedef struct rc_launch_parameter {
     int32_t default_value; /* on GPUs that were not measured; one of the values */
 } rc_launch_parameter;
 
+/* How many parameters there are. */
 RC_API int32_t rc_launch_parameter_count(void);
 /* The names stay valid. RC_INVALID_ARGUMENT if `parameter` is not in [0, count). */
 RC_API rc_status rc_describe_launch_parameter(int32_t parameter, rc_launch_parameter *description);
@@ -606,7 +629,9 @@ typedef enum rc_kernel {
 
 /* "align_cpu", ...; NULL past the last. */
 RC_API const char *rc_kernel_name(int32_t kernel);
+/* Launches of a kernel since the last reset, over all threads; 0 past the last kernel. */
 RC_API int64_t rc_launch_count(int32_t kernel);
+/* Sets all counts to zero. */
 RC_API void rc_reset_launch_counts(void);
 
 /* "0.1.0". */
