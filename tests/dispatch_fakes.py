@@ -28,6 +28,19 @@ KEY = {
 }
 
 
+class FakeClock:
+    """Seconds that pass only where a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_us(self, microseconds: float) -> None:
+        self.now += microseconds * 1e-6
+
+
 class FakeDevice:
     """Counts what is asked of it; its "device" tensors are copies on the host."""
 
@@ -43,6 +56,7 @@ class FakeDevice:
         self.uploads: list[int] = []  # bytes of each
         self.downloads: list[int] = []
         self.checks = 0
+        self.waits = 0
         self.fault: Exception | None = None
         self.fails: Exception | None = None
         self.there: set[int] = set()  # addresses of what was put there
@@ -85,6 +99,9 @@ class FakeDevice:
     def download(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         self.downloads.append(sum(t.numel() * t.element_size() for t in tensors))
         return [tensor.clone() for tensor in tensors]
+
+    def wait(self) -> None:
+        self.waits += 1
 
     def check(self) -> None:
         self.checks += 1
@@ -151,6 +168,8 @@ def routed(monkeypatch: pytest.MonkeyPatch, device: FakeDevice, environment: str
     policy = Policy(device)
     monkeypatch.setattr(policies, "_policy", policy)
     monkeypatch.setattr(settings, "_environment", environment)
+    monkeypatch.setattr(settings, "_learn", "")
+    monkeypatch.setattr(_dispatch, "_clock", FakeClock())  # every call takes no time: what the model says holds
     monkeypatch.setattr(_dispatch, "_gpu_is_possible", True)
     monkeypatch.setattr(points, "_noticed", False)
     _dispatch.refresh()

@@ -476,7 +476,7 @@ def test_settled_calls_are_not_weighed_again(
     weighed = []
     describe = policies.describe
     monkeypatch.setattr(policies, "describe", lambda *given: weighed.append(1) or describe(*given))
-    for _ in range(5):
+    for _ in range(50):
         function(**arguments)
     assert len(weighed) == 1 and device.trips == 0
     function(**{**arguments, "kind": "nearest"})

@@ -3,6 +3,7 @@
 The public functions ask here in one line at their top, and only where `ACTIVE` is true:
 
     gate (this file) -> policy (who decides) -> model (what it costs) -> roundtrip (the way there and back)
+                                            <- measured (what it took) <-
 
 `calls` says what a call moves and computes, `points` and `defaults` feed the model, `settings` is the context manager
 and the environment, `device` and `transfers` are the GPU, `explain`, `tune` and `plot` are for people.
@@ -10,6 +11,7 @@ and the environment, `device` and `transfers` are the GPU, `explain`, `tune` and
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,10 +23,11 @@ from .. import _backend, _ops
 from . import settings
 
 if TYPE_CHECKING:
-    from .policy import Policy
+    from .policy import Decision, Policy
 
 # Fewer elements in a call's first tensor are computed in less time than any round trip takes, on any CPU.
 SMALL = 4096
+_clock = time.perf_counter
 
 
 def _possible() -> bool:
@@ -106,16 +109,47 @@ def route(op: str, arguments: Mapping[str, Any]) -> Routed | None:
     if said is settings.INSIDE or (arguments["backend"] != "auto" and said.result != "device"):
         return None
     asked = (_policy or _import_policy())()
-    plain = not FORCED
+    plain = not FORCED or (said == settings.NOTHING and not settings.names_a_side())
     if plain and asked.is_settled(op, arguments):
         return None
     decision = asked.decide(op, arguments)
+    if decision.plan is not None and decision.plan.timed:
+        return _timed(asked, op, arguments, decision)
     if decision.side != "cuda" or decision.authority == "argument":
         if said.result == "device":
             return Routed(_uploaded(op, arguments))
         if plain and asked.device.known_missing():
             no_gpu()
         return None
+    return _sent(asked, op, arguments, decision)
+
+
+def _timed(asked: Policy, op: str, arguments: Mapping[str, Any], decision: Decision) -> Routed:
+    """The answer of a call whose time is noted; with the answer left on the GPU, this one call waits for it."""
+    record, plan = decision.record, decision.plan
+    assert record is not None and plan is not None
+    begin = _clock()
+    try:
+        routed = _sent(asked, op, arguments, decision) if plan.side == "cuda" else None
+        if routed is None:
+            routed = Routed(_uploaded(op, arguments) if decision.result == "device" else _kept(op, arguments))
+        if decision.result == "device":
+            asked.device.wait()
+    except BaseException:
+        record.give_up(plan)
+        raise
+    record.note(plan, (_clock() - begin) * 1e6)
+    return routed
+
+
+def _kept(op: str, arguments: Mapping[str, Any]) -> Any:
+    """The answer of a call that is computed where its tensors are."""
+    with settings.inside():
+        return _function(op)(**arguments)
+
+
+def _sent(asked: Policy, op: str, arguments: Mapping[str, Any], decision: Decision) -> Routed | None:
+    """The answer of a call that goes to the GPU; None where there was no room, so that its caller computes it."""
     from . import roundtrip
 
     if decision.obstacle is not None:

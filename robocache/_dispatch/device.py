@@ -55,6 +55,9 @@ class Device(Protocol):
     def download(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Tensors from there as ordinary host tensors; waits for them."""
 
+    def wait(self) -> None:
+        """Waits for what the current stream was given."""
+
     def check(self) -> None:
         """Raises the DataError that a kernel noted."""
 
@@ -162,6 +165,9 @@ class CudaDevice:
 
     def download(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         return self._of_current().download(tensors)
+
+    def wait(self) -> None:
+        torch.cuda.current_stream().synchronize()
 
     def check(self) -> None:
         if _backend.native is not None:

@@ -33,6 +33,9 @@ class Explanation:
         cpu_upload_us: the part of cpu_us that brings the answer to the GPU, where it is wanted there.
         held: True where the sides are so close that the last choice was kept.
         source: where the estimates come from.
+        measured_cpu_calls, measured_cpu_us: calls of this kind that were timed on the CPU in this process, and what one
+            takes (the median of the last ones, microseconds); None before the second.
+        measured_gpu_calls, measured_gpu_us: the same through the GPU.
         bytes_in: bytes of the call's inputs; `bytes_pinned` of them in page-locked memory.
         bytes_out: bytes of its answer.
     """
@@ -51,6 +54,10 @@ class Explanation:
     cpu_upload_us: float | None = None
     held: bool = False
     source: str = ""
+    measured_cpu_calls: int = 0
+    measured_cpu_us: float | None = None
+    measured_gpu_calls: int = 0
+    measured_gpu_us: float | None = None
     bytes_in: int = 0
     bytes_pinned: int = 0
     bytes_out: int = 0
@@ -71,6 +78,16 @@ class Explanation:
                 f"copy out {_us(self.copy_out_us)})"
             )
             lines.append(f"  from    {self.source}{', the last choice was kept' if self.held else ''}")
+        sides = [
+            f"{name} {calls} {'call' if calls == 1 else 'calls'} {_us(took)}"
+            for name, calls, took in (
+                ("CPU", self.measured_cpu_calls, self.measured_cpu_us),
+                ("GPU", self.measured_gpu_calls, self.measured_gpu_us),
+            )
+            if took is not None
+        ]
+        if sides:
+            lines.append(f"  measured: {', '.join(sides)}")
         return "\n".join(lines)
 
 
@@ -114,6 +131,8 @@ def _told(function: str, decision: Decision, load: Workload | None, estimates: E
         changes.update(bytes_in=load.pageable + load.pinned, bytes_pinned=load.pinned, bytes_out=load.bytes_out)
     if estimates is not None:
         changes.update(estimates._asdict())
+    if decision.record is not None:
+        changes.update({f"measured_{name}": value for name, value in decision.record.known()._asdict().items()})
     return Explanation(**{**vars(said), **changes})
 
 

@@ -1,14 +1,15 @@
 """Which side computes a call on host tensors, and who said so.
 
 Order of authority: the call's own `backend`, the innermost `robocache.dispatch`, ROBOCACHE_BACKEND, the tuned file, the
-defaults. Whoever leaves it open ("auto") passes the question on. What cannot or must not go to the GPU (see
+defaults. Whoever leaves it open ("auto") passes the question on. The tuned file's answer is corrected by what calls of
+the same kind took (see `measured`). What cannot or must not go to the GPU (see
 `_obstacle`) stays on the CPU where the question reached the model, and raises where a side was named.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,12 +19,14 @@ from . import points, settings
 from .calls import STAGED, Undescribed, Workload, describe, signature, tensors_in
 from .defaults import default_model
 from .device import CudaDevice, Device
+from .measured import CLOSE, Memory, Plan, Record, Weighed
 from .model import CostModel, Estimates
 
 BAND = 0.05  # the other side must look this much better before a choice changes
 SETTLED_RATIO = 1.25  # a call whose CPU time is this far below the GPU's is not weighed again
 _MOST_KEPT = 4096
 _ROOM_ASKED = 64 << 20  # bytes moved, from which asking for free memory costs nothing to speak of
+_RESTS = Plan("cpu")
 _WATCHED = "a torch mode, transform or tracer is active"
 
 
@@ -40,6 +43,8 @@ class Decision(NamedTuple):
         source: where the estimates come from.
         held: True where only the band kept the side.
         obstacle: why the GPU cannot take the call, where a side was named that needs it; the call then raises.
+        record: what calls like this one took, where they are timed.
+        plan: this call's part in it; where it is timed, whoever carries it out answers by `record.note` or `give_up`.
     """
 
     side: str
@@ -51,6 +56,8 @@ class Decision(NamedTuple):
     source: str = ""
     held: bool = False
     obstacle: str | None = None
+    record: Record | None = None
+    plan: Plan | None = None
 
 
 def _is_plain(tensor: Tensor) -> bool:
@@ -65,6 +72,10 @@ def _something_watches() -> bool:
         or torch._C._are_functorch_transforms_active()
         or torch._C._get_tracing_state() is not None
     )
+
+
+def _tensors(arguments: Mapping[str, Any]) -> list[Tensor]:
+    return tensors_in(list(arguments.values()))
 
 
 def _in_a_loader_worker() -> bool:
@@ -82,8 +93,10 @@ class Policy:
         self.device = device
         self._models: dict[Any, CostModel] = {}
         self._last: dict[tuple[str, str], str] = {}  # side by (operation, result)
-        self._settled: set[Any] = set()  # signatures of calls that stay on the CPU
-        self._weighed: dict[Any, tuple[Workload, Estimates]] = {}
+        # Signatures of calls that stay on the CPU: their record where they are timed, and how many page-locked bytes
+        # they must have; None where that is all the same.
+        self._settled: dict[Any, tuple[Record | None, int | None]] = {}
+        self._weighed = Memory(_MOST_KEPT)
         self._lock = threading.Lock()
         self._has_files: bool | None = None
 
@@ -119,7 +132,7 @@ class Policy:
         return default_model(torch.get_num_threads())
 
     def forget(self) -> None:
-        """Reads the tuned files anew at the next call, and forgets which side was last taken."""
+        """Reads the tuned files anew at the next call, and forgets which side was last taken and what calls took."""
         with self._lock:
             self._models.clear()
             self._last.clear()
@@ -129,11 +142,10 @@ class Policy:
 
     # ---- Rules ----------------------------------------------------------------------------------------------------
 
-    def _obstacle(self, arguments: Mapping[str, Any]) -> str | None:
-        """Why a call cannot make the round trip, whoever asks for it."""
+    def _obstacle(self, arguments: Mapping[str, Any], tensors: Sequence[Tensor]) -> str | None:
+        """Why a call on these tensors cannot make the round trip, whoever asks for it."""
         if arguments.get("out") is not None:
             return "out= is given, which lies on the host"
-        tensors = tensors_in(list(arguments.values()))
         for tensor in tensors:
             if not _is_plain(tensor):
                 return "an argument is no plain CPU tensor"
@@ -163,11 +175,16 @@ class Policy:
     # ---- Decisions ------------------------------------------------------------------------------------------------
 
     def is_settled(self, op: str, arguments: Mapping[str, Any]) -> bool:
-        """Whether a call like this one is known to stay on the CPU, for the model and any kind of host memory."""
+        """Whether a call like this one is known to stay on the CPU, in any kind of host memory, and needs no timing."""
         try:
-            return signature(op, arguments) in self._settled
-        except (TypeError, AttributeError):  # something unhashable, or wrong
+            record, locked = self._settled[signature(op, arguments)]
+        except (KeyError, TypeError, AttributeError):  # not known; or something unhashable, or wrong
             return False
+        if record is None:
+            return True
+        if locked is not None and self._bytes_in(_tensors(arguments))[1] != locked:
+            return False
+        return record.side == "cpu" and record.rests()
 
     def decide(self, op: str, arguments: Mapping[str, Any], remember: bool = True) -> Decision:
         """The side of a call on host tensors.
@@ -191,13 +208,16 @@ class Policy:
             side, authority = environment, "environment"
             reason = f"{settings.VARIABLE} is {environment!r}"
         if side in ("cpu", "cuda"):
-            obstacle = self._obstacle(arguments) if side == "cuda" else None
+            obstacle = self._obstacle(arguments, _tensors(arguments)) if side == "cuda" else None
             return Decision(side, result, authority, reason, obstacle=obstacle)
-        return self._by_model(op, arguments, result, remember)
+        return self._by_model(op, arguments, said, remember)
 
-    def _by_model(self, op: str, arguments: Mapping[str, Any], result: str, remember: bool) -> Decision:
-        def stays(why: str, estimates: Estimates | None = None, load: Workload | None = None, of: str = "") -> Decision:
-            return Decision("cpu", result, "rule", why, estimates, load, of)
+    def _by_model(self, op: str, arguments: Mapping[str, Any], said: settings.Settings, remember: bool) -> Decision:
+        result = said.result or "host"
+
+        def stays(why: str, found: Weighed | None = None, of: str = "") -> Decision:
+            load, estimates = (None, None) if found is None else (found.load, found.estimates)
+            return Decision("cpu", result, "rule", why, estimates, load, of, record=None if found is None else record)
 
         if _in_a_loader_worker():
             return stays("a DataLoader worker leaves the GPU to the process that trains")
@@ -211,51 +231,82 @@ class Policy:
         model = self.model()
         if model.source == "default" and not self.device.started():
             return stays(f"this process has not started CUDA, and this machine is {model.where}")
+        tensors = _tensors(arguments)
+        learns = model.source == "file" and settings.learns(said)
         try:
-            load, estimates = self._weigh(op, arguments, result, model)
+            weighed = self._weigh(op, arguments, tensors, result, model)
         except Undescribed:
             return stays("the arguments do not fit together; the call says how")
-        asked = estimates.gpu_us * model.margin
-        side, held = self._with_hysteresis((op, result), estimates.cpu_us / asked, remember)
-        source = f"tuned points in {model.where}" if model.source == "file" else "defaults"
-        if side == "cuda":
-            why = self._obstacle(arguments) or self._reluctance(load, result)
-            if why is not None:
-                return stays(why, estimates, load, source)
-        margin = "" if model.margin == 1 else f", and the GPU must look {model.margin:g} times faster"
-        lesser = "less" if (estimates.cpu_us > asked) == (side == "cuda") else f"within {BAND:.0%}, so the side is kept"
-        reason = f"{'the GPU' if side == 'cuda' else 'the CPU'} takes {lesser}, by {source}{margin}"
-        return Decision(side, result, model.source, reason, estimates, load, source, held)
+        record = weighed.record if learns else None
+        held = False
+        if record is None:
+            ratio = weighed.estimates.cpu_us / (weighed.estimates.gpu_us * model.margin)
+            side, held = self._with_hysteresis((op, result), ratio, remember)
+            if learns and remember:
+                record = self._record(weighed, side)
+        plan = Plan(side) if record is None else record.plan() if remember else Plan(record.side)
+        if plan.timed or plan.side == "cuda":
+            why = self._obstacle(arguments, tensors)
+            if why is None and plan.side == "cuda":
+                why = self._reluctance(weighed.load, result)
+            if why is not None and record is not None and plan.timed:
+                record.give_up(plan)
+                plan = Plan(record.side)
+            if why is not None and plan.side == "cuda":
+                return stays(why, weighed, _source(model))
+            if plan.timed and record is not None and result == "device" and self.device.queued():
+                # The time would be that of the queue as well.
+                record.give_up(plan)
+                plan = Plan(record.side)
+        reason = _reason(plan.side, record, weighed.estimates, model) if not remember else ""
+        found = (weighed.estimates, weighed.load, _source(model) if not remember else "", held)
+        if plan == _RESTS and said == settings.NOTHING and weighed.kept and (record is None or record.is_settled()):
+            self._keep_settled(op, arguments, weighed, model)
+        return Decision(plan.side, result, model.source, reason, *found, record=record, plan=plan)
+
+    def _record(self, weighed: Weighed, side: str) -> Record:
+        """The record of calls like one that is weighed for the first time."""
+        with self._lock:
+            if weighed.record is None:
+                weighed.record = Record(side, weighed.estimates.cpu_us, weighed.estimates.gpu_us)
+            return weighed.record
 
     def _weigh(
-        self, op: str, arguments: Mapping[str, Any], result: str, model: CostModel
-    ) -> tuple[Workload, Estimates]:
+        self, op: str, arguments: Mapping[str, Any], tensors: Sequence[Tensor], result: str, model: CostModel
+    ) -> Weighed:
         """A call's work and what it takes; kept, because calls repeat."""
         key: Any = None
         try:
-            key = (model, result, *self._bytes_in(arguments), signature(op, arguments))
+            key = (model, result, *self._bytes_in(tensors), signature(op, arguments))
             found = self._weighed.get(key)
             if found is not None:
                 return found
         except (TypeError, AttributeError):  # something unhashable, or wrong
             key = None
         load = describe(op, arguments, self.device.is_pinned)
-        found = (load, model.estimate(load, result))
-        if key is not None:
-            with self._lock:
-                if len(self._weighed) >= _MOST_KEPT:
-                    self._weighed.clear()
-                self._weighed[key] = found
-                if result == "host" and self._stays_anyway(load, model):
-                    if len(self._settled) >= _MOST_KEPT:
-                        self._settled.clear()
-                    self._settled.add(key[-1])
-        return found
+        made = Weighed(load, model.estimate(load, result))
+        return made if key is None else self._weighed.put(key, made)
 
-    def _bytes_in(self, arguments: Mapping[str, Any]) -> tuple[int, int]:
+    def _keep_settled(self, op: str, arguments: Mapping[str, Any], weighed: Weighed, model: CostModel) -> None:
+        """Notes a call that stays on the CPU, so that the next one like it is asked nothing, or next to nothing."""
+        record, load = weighed.record, weighed.load
+        if record is None:
+            if not self._stays_anyway(load, model, weighed.estimates.cpu_us * SETTLED_RATIO):
+                return
+            found: tuple[Record | None, int | None] = (None, None)
+        else:
+            took = record.typical("cpu")
+            by_far = took is not None and self._stays_anyway(load, model, took * CLOSE)
+            found = (record, None if by_far else load.pinned)
+        with self._lock:
+            if len(self._settled) >= _MOST_KEPT:
+                self._settled.clear()
+            self._settled[signature(op, arguments)] = found
+
+    def _bytes_in(self, tensors: Sequence[Tensor]) -> tuple[int, int]:
         """Bytes of all inputs, and of the large ones in page-locked memory."""
         total = locked = 0
-        for tensor in tensors_in(list(arguments.values())):
+        for tensor in tensors:
             size = tensor.numel() * tensor.element_size()
             total += size
             if size >= STAGED and self.device.is_pinned(tensor):
@@ -271,14 +322,29 @@ class Policy:
             self._last[of] = side
         return side, side != better
 
-    def _stays_anyway(self, load: Workload, model: CostModel) -> bool:
-        """Whether a call would stay on the CPU by far, with its inputs in either kind of memory."""
+    def _stays_anyway(self, load: Workload, model: CostModel, cpu_us: float) -> bool:
+        """Whether the GPU would take more than `cpu_us`, with the inputs in either kind of memory."""
         moved = load.pageable + load.pinned
-        for one in (load._replace(pageable=0, pinned=moved), load._replace(pageable=moved, pinned=0)):
-            found = model.estimate(one, "host")
-            if found.cpu_us * SETTLED_RATIO >= found.gpu_us * model.margin:
-                return False
-        return True
+        ways = (load._replace(pageable=0, pinned=moved), load._replace(pageable=moved, pinned=0))
+        return all(cpu_us < model.estimate(way, "host").gpu_us * model.margin for way in ways)
+
+
+def _source(model: CostModel) -> str:
+    return f"tuned points in {model.where}" if model.source == "file" else "defaults"
+
+
+def _reason(side: str, record: Record | None, estimates: Estimates, model: CostModel) -> str:
+    """Why the model, or what was measured since, takes this side."""
+    name = "the GPU" if side == "cuda" else "the CPU"
+    known = None if record is None else record.known()
+    if record is not None and known is not None and record.is_settled():
+        if known.cpu_us is not None and known.gpu_us is not None:
+            return f"{name} took less when both sides were tried in this process"
+        return f"{name} takes less, by what its calls took in this process and {_source(model)} for the other side"
+    asked = estimates.gpu_us * model.margin
+    margin = "" if model.margin == 1 else f", and the GPU must look {model.margin:g} times faster"
+    lesser = "less" if (estimates.cpu_us > asked) == (side == "cuda") else f"within {BAND:.0%}, so the side is kept"
+    return f"{name} takes {lesser}, by {_source(model)}{margin}"
 
 
 _policy: Policy | None = None

@@ -9,6 +9,7 @@ from contextvars import ContextVar, Token
 from typing import Any, NamedTuple
 
 VARIABLE = "ROBOCACHE_BACKEND"
+LEARN = "ROBOCACHE_DISPATCH_LEARN"
 SIDES = ("auto", "cpu", "cuda")
 RESULTS = ("host", "device")
 
@@ -18,12 +19,14 @@ class Settings(NamedTuple):
 
     backend: str | None = None
     result: str | None = None
+    learn: bool | None = None
 
 
-_NOTHING = Settings()
-_current: ContextVar[Settings] = ContextVar("robocache_dispatch", default=_NOTHING)
+NOTHING = Settings()
+_current: ContextVar[Settings] = ContextVar("robocache_dispatch", default=NOTHING)
 _open = 0  # contexts that are open in any thread
 _environment = os.environ.get(VARIABLE, "")  # read once: a call costs less, and never changes its mind halfway
+_learn = os.environ.get(LEARN, "")
 _lock = threading.Lock()
 
 
@@ -43,10 +46,22 @@ def environment() -> str | None:
     return choice(VARIABLE, _environment, SIDES) if _environment else None
 
 
+def learns(said: Settings) -> bool:
+    """Whether what calls take may correct the model: as the context says, else the environment, else yes."""
+    if said.learn is not None:
+        return said.learn
+    return not _learn or choice(LEARN, _learn, ("0", "1")) == "1"
+
+
+def names_a_side() -> bool:
+    """Whether the environment sends calls to the GPU (or says something wrong, which the first call reports)."""
+    return _environment not in ("", "auto", "cpu")
+
+
 def forced() -> bool:
     """True where calls must be asked about that the model would not be asked about: a context is open somewhere, or the
     environment names a side (or something wrong, which the first call reports)."""
-    return _open > 0 or _environment not in ("", "auto", "cpu")
+    return _open > 0 or names_a_side()
 
 
 class dispatch(ContextDecorator):  # noqa: N801  (a context manager reads like a function)
@@ -63,9 +78,13 @@ class dispatch(ContextDecorator):  # noqa: N801  (a context manager reads like a
         result: "host" (the default outside any context) brings the answer back as an ordinary CPU tensor; "device"
             leaves it on the current GPU, wherever it was computed: every call on host tensors then returns CUDA
             tensors, and the model weighs the upload of a CPU's answer too. None says nothing.
+        learn: False leaves the choice to the tuned points alone: no call is timed, none is tried on the other side,
+            and what was measured before is not looked at. True measures, whatever ROBOCACHE_DISPATCH_LEARN says. None
+            says nothing.
 
     Raises:
         ValueError: an argument is not one of these.
+        TypeError: `learn` is neither a bool nor None.
         RuntimeError: on entering, where no GPU can be used for what is asked.
 
     Example:
@@ -75,13 +94,18 @@ class dispatch(ContextDecorator):  # noqa: N801  (a context manager reads like a
         device(type='cuda', index=0)
     """
 
-    def __init__(self, *, backend: str | None = None, result: str | None = None) -> None:
+    def __init__(self, *, backend: str | None = None, result: str | None = None, learn: bool | None = None) -> None:
         self.backend = None if backend is None else choice("backend", backend, SIDES)
         self.result = None if result is None else choice("result", result, RESULTS)
+        if learn is not None and not isinstance(learn, bool):
+            raise TypeError(f"learn: expected a bool or None, got {learn!r}")
+        self.learn = learn
         self._tokens: list[Token[Settings]] = []
 
     def _recreate_cm(self) -> dispatch:
-        return dispatch(backend=self.backend, result=self.result)  # a decorated function may call itself
+        return dispatch(
+            backend=self.backend, result=self.result, learn=self.learn
+        )  # a decorated function may call itself
 
     def __enter__(self) -> dispatch:
         from .policy import policy
@@ -98,6 +122,7 @@ class dispatch(ContextDecorator):  # noqa: N801  (a context manager reads like a
                 Settings(
                     outer.backend if self.backend is None else self.backend,
                     outer.result if self.result is None else self.result,
+                    outer.learn if self.learn is None else self.learn,
                 )
             )
         )
@@ -118,7 +143,7 @@ class inside:  # noqa: N801
         _current.reset(self._token)
 
 
-INSIDE = Settings("cpu", "host")
+INSIDE = Settings("cpu", "host", False)
 
 
 def _count(change: int) -> None:
