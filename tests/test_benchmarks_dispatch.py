@@ -17,14 +17,18 @@ from robocache._dispatch.policy import Policy
 from .dispatch_fakes import FakeDevice, device_fixture, policy_fixture, recorded, tuned_fixture  # noqa: F401  (fixtures)
 
 
-def row(op: str, result: str, choice: str, cpu: float, gpu: float, auto: float) -> dict[str, Any]:
+def row(
+    op: str, result: str, choice: str, cpu: float, gpu: float, auto: float, first: str | None = None
+) -> dict[str, Any]:
     times = {"cpu": cpu, "gpu": gpu, "auto": auto}
     return {
         "name": op,
         "op": op,
         "result": result,
+        "first_choice": first or choice,
         "choice": choice,
         "times_us": times,
+        "first_ratio": times[first or choice] / min(cpu, gpu),
         "ratio": times[choice] / min(cpu, gpu),
         "errors": {},
     }
@@ -33,7 +37,7 @@ def row(op: str, result: str, choice: str, cpu: float, gpu: float, auto: float) 
 def test_summaries_by_hand() -> None:
     rows = [
         row("fuse", "host", "cpu", 10.0, 40.0, 10.0),
-        row("fuse", "host", "gpu", 1000.0, 250.0, 250.0),
+        row("fuse", "host", "gpu", 1000.0, 250.0, 250.0, first="cpu"),
         row("fuse", "device", "cpu", 130.0, 100.0, 130.0),
     ]
     found = dispatch.summaries(rows)
@@ -42,6 +46,9 @@ def test_summaries_by_hand() -> None:
     assert host["cpu_us"] == pytest.approx(100) and host["gpu_us"] == pytest.approx(100)
     assert host["auto_us"] == host["chosen_us"] == pytest.approx(50)
     assert host["within"] and host["beats_both"] and host["gpu_taken"] == 1
+    assert (host["worst_choice"], host["worst_first"], host["first_over_worst"]) == (1, 4, 1)
+    assert host["first_us"] == pytest.approx(100)
+    assert dispatch.cells("fuse, host", host)[-3:-1] == ["4.00x (1 over 1.15)", "1.00x"]
     device = found["fuse, device"]
     assert device["worst_choice"] == pytest.approx(1.3) and device["over_worst"] == 1
     assert not device["within"] and not device["beats_both"]
@@ -52,7 +59,24 @@ def test_summaries_by_hand() -> None:
 def test_calls_take_turns() -> None:
     order: list[str] = []
     found = dispatch.in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 0.0)
-    assert order == ["a", "a", "b", "b"] + ["a", "b"] * 5 and set(found) == {"a", "b"}
+    assert order == ["a", "a", "b", "b"] * 6 and set(found) == {"a", "b"}  # warm, then twice a turn
+
+
+def test_expanded_inputs_are_made_whole_before_they_are_locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's pin_memory keeps an expanded tensor's strides, and then cannot write to it."""
+
+    def locked(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", locked)
+    spec = next(spec for spec in sweep.unseen("voxelize_depth", 20) if spec["batch"] > 1)
+    arguments = sweep.build("voxelize_depth", spec)
+    assert 0 in arguments["camera_to_grid"].stride()
+    with pytest.raises(RuntimeError, match="more than one element of the written-to tensor"):
+        arguments["camera_to_grid"].pin_memory()
+    made = dispatch._pinned(arguments)
+    assert torch.equal(made["camera_to_grid"], arguments["camera_to_grid"])
+    assert made["camera_to_grid"].is_contiguous() and torch.equal(made["depth"], arguments["depth"])
 
 
 def test_an_untuned_machine_is_told_to_tune(
@@ -87,6 +111,8 @@ def test_a_run_writes_rows_summaries_and_the_points(
     for one in results["cases"]:
         assert set(one["times_us"]) == {"cpu", "gpu", "auto"} and one["choice"] in ("cpu", "gpu")
         assert (one["ratio"] >= 1 and one["authority"] == "file") or one["choice"] == "cpu"
+        assert one["first_choice"] in ("cpu", "gpu") and one["first_ratio"] >= 1
+        assert one["measured"]["cpu"]["calls"] + one["measured"]["gpu"]["calls"] >= 4
     assert set(results["summaries"]) >= {"all", "all, host", "all, device", "resample, host"}
     page = tmp_path / "page.md"
     page.write_text("\n".join(report.markers("dispatch")) + "\n")

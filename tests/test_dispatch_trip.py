@@ -76,6 +76,27 @@ def test_strides_survive() -> None:
     assert torch.equal(back[0], base.permute(2, 0, 1)) and back[0].stride() == base.permute(2, 0, 1).stride()
 
 
+@pytest.mark.parametrize("direct", [False, True])
+def test_expanded_tensors_arrive_whole(direct: bool) -> None:
+    """Strides of 0, larger than a chunk, alone and inside others, staged and straight."""
+    transfers = Transfers(torch.device("cpu"), 256, 2)
+    pose = torch.arange(12.0).reshape(3, 4)
+    sent = [pose.expand(30, 1, 3, 4), torch.ones(5).as_strided((4, 2), (1, 1)), torch.tensor([3]).expand(1000)]
+    there = transfers.upload(sent, [direct and tensor.is_contiguous() for tensor in sent])
+    assert all(torch.equal(a, b) and a.is_contiguous() for a, b in zip(there, sent, strict=True))
+    back = transfers.download([tensor.expand(2, *tensor.shape) for tensor in there])
+    assert all(torch.equal(a, b.expand(2, *b.shape)) for a, b in zip(back, sent, strict=True))
+
+
+def test_expanded_poses_make_the_trip(device: FakeDevice) -> None:
+    spec = next(spec for spec in sweep.grid("voxelize_depth") if spec["batch"] > 1)
+    arguments = tune.full_arguments("voxelize_depth", sweep.build("voxelize_depth", spec))
+    assert 0 in arguments["camera_to_grid"].stride()
+    transfers = Transfers(torch.device("cpu"), 4096, 2)
+    moved = roundtrip.moved(arguments, lambda tensors: transfers.upload(tensors, [False] * len(tensors)))
+    assert torch.equal(robocache.voxelize_depth(**moved), robocache.voxelize_depth(**arguments))
+
+
 def test_threads_share_few_buffers() -> None:
     """More threads than buffers, each moving several chunks both ways: nobody waits for ever, nothing is mixed up."""
     transfers = Transfers(torch.device("cpu"), 256, 2)

@@ -2,7 +2,8 @@
 
 Calls of one kind (operation, shapes, dtypes, place of the answer, page-locked or not) share a `Record`. The first few
 are timed on the side that the model chose. Where what they took leaves the other side a chance, a trial of at most
-TRIAL calls runs there, and the better side by what was measured is kept. From then on one call in EVERY is timed, and
+TRIAL calls runs there. Does it look better, as many calls of the first side are timed again, so that both are measured
+in the same moment, and the better one is kept. From then on one call in EVERY is timed, and
 the other side is tried again only where times have changed, after a pause that doubles with each trial. Both sides give
 the same bits, so a trial costs time and nothing else: for n calls of a kind, no more than
 TRIAL * (1 + log2(1 + n / PAUSE)) run in trials.
@@ -22,7 +23,7 @@ from .calls import Workload
 from .model import Estimates
 
 CLOSE = 2.5  # the other side is tried where it may take up to this many times what the chosen one took
-BETTER = 0.9  # share of the kept side's time that the other one must stay below to replace it
+BETTER = 0.92  # share of the kept side's time that the other one must stay below to replace it
 DRIFT = 2.0  # a change of the kept side's time that asks for another trial
 HOPELESS = 2.0  # a trial ends early where a warm call took this many times what the kept side takes
 SEEN = 3  # warm calls of a side before it is judged
@@ -66,6 +67,11 @@ class _Times:
         else:
             self.last.append(took_us)
 
+    def begin_anew(self) -> None:
+        """What comes is of another time, and cold."""
+        self.last.clear()
+        self.cold = True
+
     def typical(self) -> float | None:
         return statistics.median(self.last) if self.last else None
 
@@ -89,6 +95,7 @@ class Record:
         self._pause = PAUSE
         self._tried: list[float] | None = None  # warm and cold times of the trial that runs
         self._out = 0  # calls of it that were given out
+        self._least_there: float | None = None  # what a trial found, while the kept side is timed again beside it
         self.trials = 0
 
     # ---- Before a call --------------------------------------------------------------------------------------------
@@ -132,7 +139,12 @@ class Record:
                 return
             times = self._times[plan.side]
             times.add(took_us)
-            if plan.side == self.side and len(times.last) >= SEEN and self._tried is None:
+            if plan.side != self.side or self._tried is not None:
+                return
+            if self._least_there is not None:
+                if len(times.last) == TRIAL - 1:
+                    self._check(self._least_there)
+            elif len(times.last) >= SEEN:
                 self._judge()
 
     def _note_trial(self, took_us: float) -> None:
@@ -148,10 +160,17 @@ class Record:
         self._next_trial = self._calls + self._pause
         self._pause *= 2
         if min(warm) < BETTER * own:
-            self.side = OTHER[self.side]
-            self._settled_us = min(warm)
+            self._settled_us, self._least_there = None, min(warm)
+            self._times[self.side].begin_anew()
         else:
             self._settled_us = own
+
+    def _check(self, least_there: float) -> None:
+        """Whether the other side looks better still, beside calls of the kept one that were timed behind its trial."""
+        if least_there < BETTER * min(self._times[self.side].last):
+            self.side = OTHER[self.side]
+        self._least_there = None
+        self._settled_us = self._times[self.side].typical()
 
     def _judge(self) -> None:
         """Whether the other side is worth a trial now."""
@@ -175,14 +194,12 @@ class Record:
     def _begin_trial(self) -> None:
         self.trials += 1
         self._tried, self._out = [], 0
-        there = self._times[OTHER[self.side]]
-        there.last.clear()  # of another time
-        there.cold = True
+        self._times[OTHER[self.side]].begin_anew()
 
     # ---- What is known --------------------------------------------------------------------------------------------
 
     def is_settled(self) -> bool:
-        """Whether the first calls were judged and no trial runs."""
+        """Whether the side was judged by what calls took, and most need no timing now."""
         return self._settled_us is not None and self._tried is None
 
     def typical(self, side: str) -> float | None:

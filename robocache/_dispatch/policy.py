@@ -242,7 +242,7 @@ class Policy:
         if record is None:
             ratio = weighed.estimates.cpu_us / (weighed.estimates.gpu_us * model.margin)
             side, held = self._with_hysteresis((op, result), ratio, remember)
-            if learns and remember:
+            if learns and remember and weighed.kept:
                 record = self._record(weighed, side)
         plan = Plan(side) if record is None else record.plan() if remember else Plan(record.side)
         if plan.timed or plan.side == "cuda":
@@ -261,7 +261,7 @@ class Policy:
         reason = _reason(plan.side, record, weighed.estimates, model) if not remember else ""
         found = (weighed.estimates, weighed.load, _source(model) if not remember else "", held)
         if plan == _RESTS and said == settings.NOTHING and weighed.kept and (record is None or record.is_settled()):
-            self._keep_settled(op, arguments, weighed, model)
+            self._keep_settled(op, arguments, weighed, record, model)
         return Decision(plan.side, result, model.source, reason, *found, record=record, plan=plan)
 
     def _record(self, weighed: Weighed, side: str) -> Record:
@@ -287,9 +287,11 @@ class Policy:
         made = Weighed(load, model.estimate(load, result))
         return made if key is None else self._weighed.put(key, made)
 
-    def _keep_settled(self, op: str, arguments: Mapping[str, Any], weighed: Weighed, model: CostModel) -> None:
+    def _keep_settled(
+        self, op: str, arguments: Mapping[str, Any], weighed: Weighed, record: Record | None, model: CostModel
+    ) -> None:
         """Notes a call that stays on the CPU, so that the next one like it is asked nothing, or next to nothing."""
-        record, load = weighed.record, weighed.load
+        load = weighed.load
         if record is None:
             if not self._stays_anyway(load, model, weighed.estimates.cpu_us * SETTLED_RATIO):
                 return
