@@ -283,6 +283,68 @@ def test_quick_tuning_makes_a_file_that_decides() -> None:
     assert robocache.show_config()["dispatch"].startswith("tuned: ")
 
 
+@pytest.mark.parametrize("there", ["host", "device"])
+@pytest.mark.parametrize("first", ["cpu", "cuda"])
+def test_what_calls_take_corrects_a_wrong_model(first: str, there: str) -> None:
+    """Points by which the GPU pays, and a small call; points by which the CPU does, and a large call with much work."""
+    from .dispatch_fakes import recorded
+
+    function = robocache.resample_trajectories
+    if first == "cuda":
+        arguments = sweep.build("resample", _spec(4, 400, "linear"))
+        tuned = recorded(cpu=lambda load: 250.0, gpu=lambda load: 1.0)
+    else:
+        arguments = sweep.build("resample", _spec(64, 4000, "slerp_xyzw"))
+        tuned = recorded(cpu=lambda load: 300.0, gpu=lambda load: 100.0)
+    points.save(tuned._replace(key=policies.policy().device.key()))
+    policies.policy().forget()
+    want = function(**arguments, backend="cpu")
+    torch.cuda.synchronize()
+    with robocache.dispatch(result=there):
+        assert robocache.explain(function, **arguments).choice == first
+        before = robocache.launch_counts()
+        for _ in range(24):
+            assert_same(function(**arguments).cpu(), want, rounded=True)
+            torch.cuda.synchronize()
+        ran = rose(before)
+        said = robocache.explain(function, **arguments)
+    measured = {"cpu": said.measured_cpu_us, "cuda": said.measured_gpu_us}
+    assert measured[first] is not None and f"align_{first}" in ran, said
+    assert said.measured_cpu_calls + said.measured_gpu_calls <= 12, said
+    if first == "cuda" and there == "host":  # a round trip takes longer than so small a call on any CPU
+        assert {"align_cuda", "align_cpu"} <= ran and said.choice == "cpu", said
+    if measured["cpu"] is not None and measured["cuda"] is not None:
+        other = "cuda" if said.choice == "cpu" else "cpu"
+        assert measured[said.choice] < 1.5 * measured[other], said
+    else:
+        assert said.choice == first, said
+    with robocache.dispatch(result=there, learn=False):
+        assert robocache.explain(function, **arguments).choice == first
+
+
+def _spec(batch: int, samples: int, kind: str) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "batch": batch,
+        "columns": 8,
+        "targets": samples,
+        "samples": samples,
+        "dtype": "float32",
+    }
+
+
+def test_expanded_inputs_make_the_round_trip() -> None:
+    spec = next(spec for spec in sweep.grid("voxelize_depth", True) if spec["batch"] > 1)
+    arguments = sweep.build("voxelize_depth", spec)
+    assert 0 in arguments["camera_to_grid"].stride()
+    want = robocache.voxelize_depth(**arguments, backend="cpu")
+    locked = {**arguments, "depth": arguments["depth"].pin_memory()}
+    for given in (arguments, locked):
+        for there in ("host", "device"):
+            with robocache.dispatch(backend="cuda", result=there):
+                assert_same([one.cpu() for one in tensors_in(robocache.voxelize_depth(**given))], want)
+
+
 def test_a_context_of_one_thread_is_not_anothers() -> None:
     function, arguments = call("resample", 0)
     ready, done = threading.Event(), threading.Event()

@@ -54,6 +54,10 @@ class Workload(NamedTuple):
     work: tuple[float, ...]
 
 
+# Types of most arguments, none of which holds a tensor; asking whether one is a Mapping takes longer.
+HOLD_NOTHING = frozenset((type(None), str, int, float, bool, torch.dtype))
+
+
 class Undescribed(Exception):
     """The arguments do not fit together; the call itself says what is wrong with them."""
 
@@ -66,10 +70,11 @@ def tensors_in(value: Any) -> list[Tensor]:
 
 
 def _collect(value: Any, found: dict[int, Tensor]) -> None:
-    if isinstance(value, Tensor):
+    kind = type(value)
+    if kind in HOLD_NOTHING:
+        return
+    if kind is Tensor or isinstance(value, Tensor):
         found[id(value)] = value
-    elif value is None or isinstance(value, (str, int, float)):
-        return  # most arguments; asking for a Mapping takes longer
     elif isinstance(value, Mapping):
         for one in value.values():
             _collect(one, found)

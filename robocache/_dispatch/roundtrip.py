@@ -11,13 +11,15 @@ from torch import Tensor
 
 from .._errors import DataError
 from .._stream import Stream
-from .calls import tensors_in
+from .calls import HOLD_NOTHING, tensors_in
 from .device import Device
 
 
 def replaced(value: Any, by: Mapping[int, Tensor]) -> Any:
     """`value` with other tensors in place of those whose id is in `by`; sequences, mappings, streams and named tuples
     are made anew."""
+    if type(value) in HOLD_NOTHING:
+        return value
     if isinstance(value, Tensor):
         return by.get(id(value), value)
     if isinstance(value, Mapping):

@@ -135,7 +135,8 @@ class Transfers:
         return [tensor for tensor in moved if tensor is not None]
 
     def _upload_staged(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        sources = [as_bytes(tensor.detach().contiguous()) for tensor in tensors]
+        plain = [tensor.detach() if tensor.requires_grad else tensor for tensor in tensors]
+        sources = [as_bytes(tensor.contiguous()) for tensor in plain]  # one that is expanded is made whole here
         sizes = [source.numel() for source in sources]
         starts, total = [], 0
         for size in sizes:
