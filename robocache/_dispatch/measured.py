@@ -3,10 +3,10 @@
 Calls of one kind (operation, shapes, dtypes, place of the answer, page-locked or not) share a `Record`. The first few
 are timed on the side that the model chose. Where what they took leaves the other side a chance, a trial of at most
 TRIAL calls runs there. Does it look better, as many calls of the first side are timed again, so that both are measured
-in the same moment, and the better one is kept. From then on one call in EVERY is timed, and
-the other side is tried again only where times have changed, after a pause that doubles with each trial. Both sides give
-the same bits, so a trial costs time and nothing else: for n calls of a kind, no more than
-TRIAL * (1 + log2(1 + n / PAUSE)) run in trials.
+in the same moment, and the better one is kept. From then on one call in EVERY is timed, and the other side is tried
+again only where times have changed, after a pause that doubles with each trial. Both sides give the same answer, so a
+trial costs time and nothing else: for n settled calls of a kind, no more than TRIAL * (1 + log2(1 + n / PAUSE)) run in
+trials.
 
 Nothing here reads a clock or asks a device. Times are microseconds.
 """
