@@ -85,4 +85,4 @@ def text(results: Iterable[Mapping[str, Any]], parameters: Sequence[Mapping[str,
         return f"{_HEAD}{_NONE} */\n"
     origin = "".join(f" * {line}\n" for result in rows for line in _origin(result))
     body = "\n".join(line for result in rows for line in _row(result, parameters))
-    return f"{_HEAD}{origin} */\n/* clang-format off */\n{body}\n/* clang-format on */\n"
+    return f"{_HEAD}{origin} */\n/* clang-format off */\n{body}\n"
