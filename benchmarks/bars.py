@@ -52,13 +52,16 @@ STORE_BARS: dict[str, tuple[Bar, ...]] = {
 
 
 def median(row: dict[str, Any], variant: str = "robocache") -> float | None:
-    value: float | None = row["variants"].get(variant, {}).get("cold", {}).get("median")
+    value: float | None = row.get("variants", {}).get(variant, {}).get("cold", {}).get("median")
     return value
 
 
+OURS = ("robocache", "op", "ring", "borrow")  # variants that are no peers: our operator, our cache's other outputs
+
+
 def peer_medians(row: dict[str, Any]) -> dict[str, float]:
-    """Microseconds of every peer of a row; our own operator is none."""
-    found = {name: median(row, name) for name in row["variants"] if name not in ("robocache", "op")}
+    """Microseconds of every peer of a row."""
+    found = {name: median(row, name) for name in row.get("variants", {}) if name not in OURS}
     return {name: one for name, one in found.items() if one is not None}
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from . import report
-from .bars import median
+from .bars import median, peer_medians
 from .committed import RESULTS, paths
 from .provenance import ROOT
 from .tables import SUITES, microseconds
@@ -40,6 +40,10 @@ HEADLINES = {
         "peract-16x65536-c7-100",
         "peract-2x65536-c7-100",
     ),
+    "graphs": ("pipeline-8", "pipeline-8-rotating", "stream-new-shapes"),
+    "store": ("store-4096x16-4",),
+    "attention": (),
+    "dispatch": (),
 }
 FIRST_ROWS = 3
 NUMBER = re.compile(r"(<!-- n:(?P<key>[^>]*?) -->)(?P<told>.*?)(<!-- /n -->)", re.DOTALL)
@@ -139,8 +143,7 @@ def headline_rows(one: Results) -> list[dict[str, Any]]:
 
 def _headline_cells(one: Results, row: dict[str, Any]) -> list[str]:
     ours = median(row) or 0.0
-    peers = {name: median(row, name) for name in row["variants"] if name not in ("robocache", "op")}
-    timed = {name: us for name, us in peers.items() if us is not None}
+    timed = peer_medians(row)
     best = min(timed, key=lambda name: timed[name], default=None)
     share = row.get("share_of_bandwidth")
     return [
