@@ -14,6 +14,7 @@ from typing import Any
 MEDIAN_LIMIT, P99_LIMIT = 1.10, 1.20
 INTERVALS = {"median": "ci95", "p99": "ci95_p99"}
 LIMITS = {"median": MEDIAN_LIMIT, "p99": P99_LIMIT}
+OURS = ("op", "store", "loader")  # variants of ours beside those whose names begin with "robocache"
 LOST = ("slower", "slower P99", "missing", "error")  # verdicts that fail
 
 
@@ -64,9 +65,10 @@ def ratio(base: dict[str, Any], new: dict[str, Any], statistic: str) -> Ratio:
 
 
 def measurements(row: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Names and statistics of what is ours in a row: "robocache cold", "robocache warm", "op cold". Peers are not."""
-    for variant, caches in row["variants"].items():
-        if variant == "op" or variant.startswith("robocache"):
+    """Names and statistics of what is ours in a row: "robocache cold", "robocache warm", "op cold", and in the training
+    suite "store cold" and "loader cold". Peers are not."""
+    for variant, caches in row.get("variants", {}).items():
+        if variant in OURS or variant.startswith("robocache"):
             for cache, stats in caches.items():
                 if isinstance(stats, dict) and "median" in stats:
                     yield f"{variant} {cache}", stats
