@@ -81,8 +81,8 @@ def pairs(base: Path, new: Path) -> list[tuple[Path, Path]]:
 
 
 def is_results(path: Path) -> bool:
-    """True for a harness's results, not for the summaries of test runs that lie beside them, nor for the suite dispatch:
-    its rows hold no intervals, and its table says itself whether its bars are held."""
+    """True for a harness's results, not for the summaries of test runs that lie beside them, nor for the suite
+    dispatch: its rows hold no intervals, and its table says itself whether its bars are held."""
     try:
         content = json.loads(path.read_text())
         return "cases" in content and content.get("suite") != "dispatch"
