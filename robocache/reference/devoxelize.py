@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .align import to_dtype
-from .voxel_points import CLAMP, Points, check_data, cloud_points, compute_dtype, find_cells, frame_of, rows_of
+from .voxel_points import CLAMP, Frame, Points, check_data, cloud_points, compute_dtype, find_cells, frame_of, rows_of
 
 _NEAREST = 0  # rc_devoxelize_mode
 
@@ -41,6 +41,12 @@ def _trilinear(flat: Tensor, points: Points, t: Tensor, size: Sequence[int], cla
         return _between(along_z(x, y0), along_z(x, y1), wy)
 
     return _between(along_y(x0), along_y(x1), wx)
+
+
+def _places(points: Points, frame: Frame, counts: Tensor) -> Tensor:
+    """Where points stand between cell centres [M, 3], in cells; 0 without a cell, which has no gradient either."""
+    place = (points.at - rows_of(frame.low, points.sample)) / rows_of(frame.voxel, points.sample) - 0.5
+    return torch.where(counts, place, 0)
 
 
 def devoxelize(
@@ -77,8 +83,7 @@ def devoxelize(
             # Values that do not move with their point: gradients of 0, as from the operator.
             value = torch.where(torch.zeros_like(counts), made.at.sum(-1, keepdim=True).to(value.dtype), value)
     else:
-        place = (made.at - rows_of(frame.low, made.sample)) / rows_of(frame.voxel, made.sample) - 0.5
-        place = torch.where(counts, place, 0)  # a point without a cell has no gradient either
+        place = _places(made, frame, counts)
         wide = compute_dtype(torch.promote_types(compute_dtype(grid.dtype), made.at.dtype))
         value = _trilinear(flat.to(wide), made, place, size, bounds == CLAMP)
     return torch.where(counts, to_dtype(value, dtype), empty).reshape(*made.shape, columns)
@@ -114,8 +119,7 @@ def grid_gradient(
     if mode == _NEAREST:
         row = torch.where(cells.cell < 0, 0, made.sample * (size[0] * size[1] * size[2]) + cells.cell)
         return by_grid.index_put((row,), shares, accumulate=True).reshape(grid.shape).to(grid.dtype)
-    place = (made.at - rows_of(frame.low, made.sample)) / rows_of(frame.voxel, made.sample) - 0.5
-    place = torch.where(counts, place, 0)
+    place = _places(made, frame, counts)
     axes = []
     for d in range(3):
         low, high, weight = _axis(place[:, d], size[d], bounds == CLAMP)
