@@ -64,6 +64,8 @@ def _configure() -> bool:
 ENABLED = _configure()
 resample: Any = native.fast_resample if ENABLED else _not_mine
 fuse: Any = native.fast_fuse if ENABLED else _not_mine
+bind: Any = native.fast_bind if ENABLED else _not_mine
+draw: Any = native.fast_draw if ENABLED else _not_mine
 voxelize: Any = native.fast_voxelize if ENABLED else _not_mine
 voxelize_depth: Any = native.fast_voxelize_depth if ENABLED else _not_mine
 voxelize_sparse: Any = native.fast_voxelize_sparse if ENABLED else _not_mine

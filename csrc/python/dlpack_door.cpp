@@ -5,6 +5,7 @@
 // active, an argument is of another type, a shape does not fit. The slow path then does it, or raises the good message.
 #include <Python.h>
 
+#include "align_call.h"
 #include "fast_call.h"
 #include "module.h"
 #include "voxel_read.h"
@@ -17,78 +18,6 @@ namespace {
 
 constexpr const char *kStreamFields[11] = {"values",      "times",   "kind",      "lengths", "row_splits", "rows",
                                            "extrapolate", "max_gap", "tolerance", "invalid", "time_offset"};
-
-rc_status launch(Call &call) {
-    rc_align_call &c = call.args.call;
-    rc_status status;
-    Py_BEGIN_ALLOW_THREADS;
-    status = call.targets.device_type == kCuda ? rc_align_cuda(&c) : rc_align_cpu(&c);
-    Py_END_ALLOW_THREADS;
-    return status;
-}
-
-// The rest of a call whose streams and targets are read: allocate, compute, wrap up.
-PyObject *finish(Call &call, bool fused, PyObject *target_times, PyObject *return_valid, PyObject *out_dtype,
-                 PyObject *out, PyObject *backend, bool grad_enabled) {
-    int32_t dtype = kNoDtype;
-    if (!out_dtype_of(out_dtype, &dtype) || !backend_fits(backend, call.targets) || !PyBool_Check(return_valid)) {
-        return not_mine();
-    }
-    View out_view;
-    if (out != Py_None) {
-        if (!view_of(out, &out_view) || !is_plain_float(out, out_view, grad_enabled)) {
-            return not_mine();
-        }
-        dtype = dtype == kNoDtype ? out_view.dtype : dtype;
-    }
-    AlignBuilder builder(call.args, fused, nullptr);
-    if (!builder.build(call.streams, call.count, call.targets, call.kinds.data(), call.kinds.size(), dtype) ||
-        (out != Py_None && !builder.set_out(out_view, call.targets))) {
-        return not_mine();
-    }
-    rc_align_call &c = call.args.call;
-    if (!place(c, call.targets, false)) {
-        return not_mine();
-    }
-    Ref result;
-    if (out == Py_None) {
-        void *data = nullptr;
-        result = empty(call.args.out_sizes, 3, c.out_dtype, target_times, call.targets, &data);
-        if (!result) {
-            return not_mine();
-        }
-        builder.set_contiguous_out(data);
-    } else {
-        Py_INCREF(out);
-        result = Ref(out);
-    }
-    Ref valid;
-    if (return_valid == Py_True) {
-        const int64_t sizes[3] = {c.batch, c.num_targets, c.num_streams};
-        void *data = nullptr;
-        valid = empty(sizes, fused ? 3 : 2, RC_BOOL, target_times, call.targets, &data);
-        if (!valid) {
-            return not_mine();
-        }
-        c.valid = static_cast<uint8_t *>(data);
-    }
-    const rc_status status = launch(call);
-    if (is_refusal(status)) {
-        return not_mine();
-    }
-    if (status != RC_OK) {
-        set_python_error(status);
-        return nullptr;
-    }
-    if (out != Py_None && !note_written(out)) {
-        return nullptr;
-    }
-    return valid ? PyTuple_Pack(2, result.get(), valid.get()) : result.release();
-}
-
-bool read_targets(PyObject *target_times, bool grad_enabled, View *targets) {
-    return view_of(target_times, targets) && is_plain_float(target_times, *targets, grad_enabled);
-}
 
 // (values, times, target_times, kind, lengths, row_splits, rows, extrapolate, max_gap, tolerance, invalid, time_offset,
 //  return_valid, out_dtype, out, backend)
@@ -106,7 +35,7 @@ PyObject *fast_resample(PyObject *, PyObject *const *args, Py_ssize_t count) {
     if (grad < 0 || !read_targets(args[2], grad != 0, &call.targets) || !read_stream(fields, 0, grad != 0, call)) {
         return not_mine();
     }
-    return finish(call, false, args[2], args[12], args[13], args[14], args[15], grad != 0);
+    return finish_align(call, false, args[2], args[12], args[13], args[14], args[15], grad != 0);
 }
 
 // (streams, target_times, return_valid, out_dtype, out, backend)
@@ -127,30 +56,10 @@ PyObject *fast_fuse(PyObject *, PyObject *const *args, Py_ssize_t count) {
     if (!items || grad < 0 || !read_targets(args[1], grad != 0, &call.targets)) {
         return not_mine();
     }
-    call.count = static_cast<size_t>(PyList_GET_SIZE(items.get()));
-    if (call.count < 1 || call.count > RC_MAX_STREAMS) {
+    if (!read_streams(items.get(), grad != 0, call)) {
         return not_mine();
     }
-    for (size_t s = 0; s < call.count; ++s) {
-        PyObject *stream = PyList_GET_ITEM(items.get(), static_cast<Py_ssize_t>(s));
-        if (Py_TYPE(stream) != config.stream_type) {
-            return not_mine();
-        }
-        // A stream's attributes live as long as the stream: it is frozen, and `items` holds it.
-        Ref held[11];
-        PyObject *fields[11];
-        for (int f = 0; f < 11; ++f) {
-            held[f] = Ref(PyObject_GetAttr(stream, names.fields[f]));
-            fields[f] = held[f].get();
-            if (!fields[f]) {
-                return not_mine();
-            }
-        }
-        if (!read_stream(fields, s, grad != 0, call)) {
-            return not_mine();
-        }
-    }
-    return finish(call, true, args[1], args[2], args[3], args[4], args[5], grad != 0);
+    return finish_align(call, true, args[1], args[2], args[3], args[4], args[5], grad != 0);
 }
 
 PyMethodDef methods[] = {
@@ -186,6 +95,7 @@ bool configure(const py::capsule &exchange, uintptr_t parallel_for, const py::di
     names.device = PyUnicode_InternFromString("device");
     names.is_neg = PyUnicode_InternFromString("is_neg");
     names.clamp_max_ = PyUnicode_InternFromString("clamp_max_");
+    names.automatic = PyUnicode_InternFromString("auto");
     names.mean = PyUnicode_InternFromString("mean");
     names.dtype_only = PyTuple_Pack(1, names.dtype);
     names.dtype_device = PyTuple_Pack(2, names.dtype, names.device);

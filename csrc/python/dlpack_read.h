@@ -35,6 +35,7 @@ extern Config config;
 struct Names {
     PyObject *requires_grad, *dtype, *device, *is_neg, *clamp_max_;
     PyObject *mean;                      // a reduction
+    PyObject *automatic;                 // "auto", a backend
     PyObject *dtype_only, *dtype_device; // keywords of torch.empty
     PyObject *fields[11];                // of Stream
 };

@@ -107,6 +107,7 @@ PYBIND11_MODULE(_native, m) {
     add_numpy_door(m);
     add_voxel_numpy_door(m);
     add_dlpack_door(m);
+    add_bound_door(m);
     add_voxel_door(m);
     add_voxel_rows_door(m);
     add_graph_door(m);

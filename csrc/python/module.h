@@ -18,6 +18,7 @@ void add_launch_parameters(pybind11::module_ &m);
 void add_numpy_door(pybind11::module_ &m);
 void add_voxel_numpy_door(pybind11::module_ &m);
 void add_dlpack_door(pybind11::module_ &m);
+void add_bound_door(pybind11::module_ &m);
 void add_voxel_door(pybind11::module_ &m);
 void add_voxel_rows_door(pybind11::module_ &m);
 void add_graph_door(pybind11::module_ &m);

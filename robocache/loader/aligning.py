@@ -35,7 +35,7 @@ def read_batch(
         # A copy, because the pool's memory is used again while the batch may still be in use.
         table = pool.anchors[:, begin:end].clone()
         tables.append(table)
-        reads.append(plan.read(pool.bound, table[0], table[1]))
+        reads.append([launch.read(table) for launch in pool.bound])
     if len(segments) == 1:
         anchors, parts = tables[0], reads[0]
     else:

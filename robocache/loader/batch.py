@@ -35,7 +35,7 @@ class LoaderBatch(WindowBatch):
         texts: list[tuple[Sequence[dict[str, str] | None], NDArray[np.int64]]],
     ) -> None:
         _, time, episode, self.frame = anchors.unbind(0)
-        super().__init__(plan, parts, episode, time)
+        super().__init__(plan, parts, (episode, time))
         self.images = images
         self.image_valid = image_valid
         self._texts = texts

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .bound import Anchors
+
 
 class FrameAnchors:
     """Every frame of the main clock is as likely as any other, as LeRobot indexes a dataset.
@@ -18,13 +20,13 @@ class FrameAnchors:
         lengths = row_splits.diff()
         rows = torch.repeat_interleave(torch.arange(lengths.shape[0], device=times.device), lengths)
         self.table = torch.stack([rows, times])  # [2, N]: one gather finds row and time
+        self.device = self.table.device
         self.count = times.shape[0]
 
-    def draw(self, batch: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    def draw(self, batch: int, generator: torch.Generator | None) -> Anchors:
         """Rows [B] and times [B] of `batch` anchors."""
-        chosen = torch.randint(self.count, (batch,), generator=generator, device=self.table.device)
-        rows, times = self.table.index_select(1, chosen).unbind(0)
-        return rows, times
+        chosen = torch.randint(self.count, (batch,), generator=generator, device=self.device)
+        return self.table.index_select(1, chosen)
 
 
 class TimeAnchors:
@@ -46,7 +48,7 @@ class TimeAnchors:
         self.shift = first - (self.ends - ticks)  # [R]: from a tick of all episodes to the episode's own
         self.count = int(self.ends[-1]) if ticks.numel() else 0
 
-    def draw(self, batch: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    def draw(self, batch: int, generator: torch.Generator | None) -> Anchors:
         """Rows [B] and times [B] of `batch` anchors."""
         chosen = torch.randint(self.count, (batch,), generator=generator, device=self.ends.device)
         rows = torch.searchsorted(self.ends, chosen, right=True)

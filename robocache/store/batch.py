@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from .bound import Anchors
 from .windows import Steps, WindowPlan
 
 
@@ -38,13 +39,20 @@ class WindowBatch:
         (torch.Size([256, 2, 7]), torch.Size([256, 3, 7]), torch.Size([256, 3]))
     """
 
-    __slots__ = ("_parts", "_plan", "episode", "time")
+    __slots__ = ("_anchors", "_parts", "_plan")
 
-    def __init__(self, plan: WindowPlan, parts: list[tuple[Tensor, Tensor]], episode: Tensor, time: Tensor) -> None:
+    def __init__(self, plan: WindowPlan, parts: list[tuple[Tensor, Tensor]], anchors: Anchors) -> None:
         self._plan = plan
         self._parts = parts
-        self.episode = episode
-        self.time = time
+        self._anchors = anchors
+
+    @property
+    def episode(self) -> Tensor:
+        return self._anchors[0]
+
+    @property
+    def time(self) -> Tensor:
+        return self._anchors[1]
 
     @property
     def values(self) -> Tensor:
@@ -111,7 +119,7 @@ class WindowBatch:
         return name in self._plan.places
 
     def __len__(self) -> int:
-        return self.episode.shape[0]
+        return self._parts[0][0].shape[0]
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name}: {list(self[name].shape)}" for name in self)

@@ -15,6 +15,7 @@ from .._progress import progress
 from ..datasets._clock import rational_rate
 from .anchors import FrameAnchors, TimeAnchors
 from .batch import WindowBatch
+from .bound import Anchors, BoundLaunch
 from .fill import Filler
 from .packed import PackedStreams
 from .prepared import PreparedWindows
@@ -326,16 +327,19 @@ class EpisodeStore:
             raise ValueError(f"anchors: the clock {self.clock!r} has no sample in any episode")
         return found
 
-    def _read(self, plan: WindowPlan, bound: list[Any], rows: Tensor, times: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def _read(self, bound: list[list[BoundLaunch]], anchors: Anchors) -> list[tuple[Tensor, Tensor]]:
+        """What the launches of every part read, put together."""
         if len(bound) == 1:
-            return plan.read(bound[0], rows, times)
-        kept = plan.read(bound[0], rows.clamp(max=self._kept), times)
-        spilled = plan.read(bound[1], (rows - (self._kept - 1)).clamp(min=0), times)
+            return [launch.read(anchors) for launch in bound[0]]
+        rows, times = anchors[0], anchors[1]
+        kept = (rows.clamp(max=self._kept), times)
+        spilled = ((rows - (self._kept - 1)).clamp(min=0), times)
         is_spilled = (rows >= self._kept)[:, None, None]
-        return [
-            (torch.where(is_spilled, theirs[0], ours[0]), ours[1] | theirs[1])
-            for ours, theirs in zip(kept, spilled, strict=True)
-        ]
+        parts = []
+        for ours, theirs in zip(*bound, strict=True):
+            (values, valid), (their_values, their_valid) = ours.read(kept), theirs.read(spilled)
+            parts.append((torch.where(is_spilled, their_values, values), valid | their_valid))
+        return parts
 
     def _rows(self, episodes: Any) -> Tensor:
         if isinstance(episodes, Sequence) and not isinstance(episodes, str):

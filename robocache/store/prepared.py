@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .batch import WindowBatch
+from .bound import BoundLaunch
 from .windows import WindowPlan
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class PreparedWindows:
 
     __slots__ = ("_bound", "_plan", "store")
 
-    def __init__(self, store: EpisodeStore, plan: WindowPlan, bound: list[Any]) -> None:
+    def __init__(self, store: EpisodeStore, plan: WindowPlan, bound: list[list[BoundLaunch]]) -> None:
         self.store = store
         self._plan = plan
         self._bound = bound
@@ -36,12 +37,12 @@ class PreparedWindows:
         """Draws windows; arguments, errors and what comes back as in `EpisodeStore.sample`."""
         if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
             raise ValueError(f"batch: expected a number of windows of 1 or more, got {batch!r}")
-        rows, times = self.store._drawable(anchors).draw(batch, generator)
-        return WindowBatch(self._plan, self.store._read(self._plan, self._bound, rows, times), rows, times)
+        drawn = self.store._drawable(anchors).draw(batch, generator)
+        return WindowBatch(self._plan, self.store._read(self._bound, drawn), drawn)
 
     def at(self, episodes: Any, times: Any) -> WindowBatch:
         """Windows at given places; arguments, errors and what comes back as in `EpisodeStore.at`."""
         rows, anchors = self.store._rows(episodes), self.store._ticks(times)
         if rows.shape != anchors.shape:
             raise ValueError(f"times: expected [B] = [{rows.shape[0]}], got {list(anchors.shape)}")
-        return WindowBatch(self._plan, self.store._read(self._plan, self._bound, rows, anchors), rows, anchors)
+        return WindowBatch(self._plan, self.store._read(self._bound, (rows, anchors)), (rows, anchors))

@@ -1,4 +1,4 @@
-"""Which steps of which streams a window has, and the launch that reads them.
+"""Which steps of which streams a window has, and which launches read them.
 
 All streams of a launch share its targets, so the targets are the union of the streams' steps. A stream's own steps are
 a slice of the union where they are evenly spaced in it, which costs nothing, else an index.
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .._checks import MAX_STREAMS
 from .._stream import Stream
-from ..align import fuse_multimodal
+from .bound import BoundLaunch
 from .packed import PackedStreams
 from .streams import StreamLayout
 from .ticks import steps_at, tick, ticks_of
@@ -162,44 +162,20 @@ class WindowPlan:
             for layout in wanted
         ]
 
-    def bind(self, part: PackedStreams) -> list[list[dict[str, Any]]]:
-        """The streams of each launch over one part, as fields of `Stream` that lack rows and time_offset."""
+    def bind(self, part: PackedStreams) -> list[BoundLaunch]:
+        """The streams of each launch over one part."""
         return [
-            [
-                vars(
+            BoundLaunch(
+                [
                     Stream(
                         part.values[self.streams[index]],
                         part.times[self.streams[index]],
                         row_splits=part.row_splits[self.streams[index]],
                         **self._options[index],
                     )
-                )
-                for index in launch
-            ]
+                    for index in launch
+                ],
+                self.deltas,
+            )
             for launch in self.launches
         ]
-
-    def read(self, bound: list[list[dict[str, Any]]], rows: Tensor, times: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Values [B, U, sum D] and validity [B, U, streams] of each launch.
-
-        Args:
-            bound: of `bind`.
-            rows: [B] of the part.
-            times: [B], the windows' anchors in ticks. They go in as offsets of shared targets, which saves making
-                [B, U] targets, and is the same sum to the bit.
-        """
-        return [
-            fuse_multimodal([_placed(fields, rows, times) for fields in launch], self.deltas, return_valid=True)
-            for launch in bound
-        ]
-
-
-def _placed(fields: dict[str, Any], rows: Tensor, times: Tensor) -> Stream:
-    """A Stream of known fields. Its constructor, which sets eleven attributes of a frozen object one by one, costs more
-    than the rest of a draw's Python."""
-    stream = object.__new__(Stream)
-    attributes = stream.__dict__
-    attributes.update(fields)
-    attributes["rows"] = rows
-    attributes["time_offset"] = times
-    return stream
