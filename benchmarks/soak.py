@@ -3,9 +3,10 @@
 Several threads, on a GPU each with a stream of its own, draw cases of the suites at random sizes, compute them with the
 native kernels and compare every answer with the torch reference, as the suites do. On a GPU a graph cache that holds
 fewer graphs than there are shapes is called in between, so that it evicts. Memory must be flat: in a run of a minute or
-more, what the process and the device hold in the last quarter may be little more than in the second. `--seed` and
-`--threads` say what each thread draws; how far it gets depends on the time. A summary with provenance goes to
-benchmarks/results/<machine>/; the exit status is 1 when an answer was wrong, an error was raised or memory grew.
+more, what the process and the device hold in the last quarter may be little more than in the second. It is read while
+all threads rest, without what allocators keep for later. `--seed` and `--threads` say what each thread draws; how far
+it gets depends on the time. A summary with provenance goes to benchmarks/results/<machine>/; the exit status is 1 when
+an answer was wrong, an error was raised or memory grew.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,13 @@ def graph_job(device: str, shapes: int = 12, held: int = 4) -> Job | None:
 
 
 def memory(device: str) -> dict[str, int]:
-    """Bytes held now: the process's resident memory without what malloc keeps free, and what is taken of the device."""
+    """Bytes held now: the process's resident memory and what is taken of the device, without what malloc and torch keep
+    free. Nobody may be at work meanwhile: emptying torch's cache would break a capture."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
     _LIBC.malloc_trim(0)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     held = {"host": pages * 4096}
@@ -127,6 +134,39 @@ def growth(readings: Sequence[dict[str, int]]) -> dict[str, int]:
 # ---- The run ---------------------------------------------------------------------------------------------------------
 
 
+class Gate:
+    """Lets threads work, or one look while none does."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._working = 0
+        self._shut = False
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._shut)
+            self._working += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._working -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        with self._changed:
+            self._shut = True
+            self._changed.wait_for(lambda: self._working == 0)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._shut = False
+                self._changed.notify_all()
+
+
 @dataclass
 class Tally:
     """What the threads did so far."""
@@ -136,15 +176,18 @@ class Tally:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def _thread(number: int, seed: int, device: str, jobs: Sequence[Job], stop: threading.Event, tally: Tally) -> None:
+def _thread(
+    number: int, seed: int, device: str, jobs: Sequence[Job], stop: threading.Event, gate: Gate, tally: Tally
+) -> None:
     rng = random.Random(f"{seed}/{number}")
     context = torch.cuda.stream(torch.cuda.Stream()) if device == "cuda" else nullcontext()
     with context, torch.no_grad():
         while not stop.is_set():
             try:
-                kind = rng.choice(jobs)(rng)
-                if device == "cuda":
-                    torch.cuda.current_stream().synchronize()
+                with gate.working():
+                    kind = rng.choice(jobs)(rng)
+                    if device == "cuda":
+                        torch.cuda.current_stream().synchronize()
             except Exception as error:  # noted with what drew it; the soak goes on, and ends non-zero
                 words = f"thread {number}: {type(error).__name__}: {error}".splitlines()[0][:500]
                 with tally.lock:
@@ -168,9 +211,9 @@ def soak(
     """The summary of a run; `memory_flat` is None where it was shorter than `settled_s`."""
     chosen = [align_job(device), voxel_job(device), graph_job(device)] if jobs is None else list(jobs)
     work = [job for job in chosen if job is not None]
-    tally, stop, readings = Tally(), threading.Event(), []
+    tally, stop, gate, readings = Tally(), threading.Event(), Gate(), []
     crew = [
-        threading.Thread(target=_thread, args=(number, seed, device, work, stop, tally), daemon=True)
+        threading.Thread(target=_thread, args=(number, seed, device, work, stop, gate, tally), daemon=True)
         for number in range(threads)
     ]
     begin = time.monotonic()
@@ -179,7 +222,8 @@ def soak(
     told = begin
     while not stop.is_set() and time.monotonic() - begin < seconds:
         stop.wait(min(0.5, max(seconds / 40, 0.01)))
-        readings.append(memory(device))
+        with gate.resting():
+            readings.append(memory(device))
         if time.monotonic() - told > max(5.0, seconds / 30):
             told = time.monotonic()
             held = ", ".join(f"{key} {value >> 20} MiB" for key, value in readings[-1].items())
@@ -190,7 +234,6 @@ def soak(
     stop.set()
     for one in crew:
         one.join()
-    gc.collect()
     if device == "cuda":
         torch.cuda.synchronize()
     try:

@@ -8,6 +8,8 @@ import random
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,28 @@ def test_the_summary_of_sanitizers(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 # ---- Soak ------------------------------------------------------------------------------------------------------------
+
+
+def test_memory_is_read_while_no_thread_works() -> None:
+    gate, stop, inside, seen = soak.Gate(), threading.Event(), [0], []
+
+    def work() -> None:
+        while not stop.is_set():
+            with gate.working():
+                inside[0] += 1
+                time.sleep(0.001)
+                inside[0] -= 1
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    for _ in range(20):
+        with gate.resting():
+            before = inside[0]
+            time.sleep(0.003)
+            seen.append((before, inside[0]))
+    stop.set()
+    thread.join()
+    assert seen == [(0, 0)] * 20
 
 
 def test_a_short_soak_leaves_its_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
