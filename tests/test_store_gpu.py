@@ -69,6 +69,18 @@ def test_the_devices_windows_are_the_cpus(
         assert_same_bits(found[..., rest], expected[..., rest], name)
 
 
+def test_a_draw_takes_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    def long_way(*args: Any, **options: Any) -> Any:
+        raise AssertionError("fuse_multimodal was asked")
+
+    _, device = pair(0.6)
+    want = device.at([0, 4, 3], [0.1, 0.2, 0.3], 16)
+    monkeypatch.setattr("robocache.store.bound.fuse_multimodal", long_way)
+    assert_same_bits(device.at([0, 4, 3], [0.1, 0.2, 0.3], 16).values, want.values)
+    device.sample(64, 16)
+    device.sample(64, 16, anchors="times")
+
+
 @pytest.mark.sanitize
 def test_a_small_draw_of_kept_and_spilled_episodes() -> None:
     _, store = pair(0.6)

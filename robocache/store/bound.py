@@ -39,7 +39,8 @@ class BoundLaunch:
             anchors: rows of the part, and the windows' anchors in ticks. These go in as offsets of shared targets,
                 which saves making [B, U] targets, and is the same sum to the bit.
         """
-        if not (_dispatch.ACTIVE or is_compiling()):
+        routed = _dispatch.ACTIVE and not self._deltas.is_cuda  # host streams may be read on a device
+        if not (routed or is_compiling()):
             pair = isinstance(anchors, tuple)
             done = _fast.draw(self._native, anchors[0], anchors[1]) if pair else _fast.draw(self._native, anchors, None)
             if done is not NotImplemented:
