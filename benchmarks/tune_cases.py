@@ -123,6 +123,20 @@ GROUPS: tuple[Group, ...] = (
         _points,
     ),
     Group(
+        "voxel_tile_rows",
+        ("voxel_tile.ahead", "voxel_tile.vector"),
+        (
+            _sized(_MEAN, "small", points=100_000, size=_cube(64)),
+            _VOXEL[_MEAN],
+            _VOXEL["max-1x1M-c16-200-fp32-scan"],
+            _sized(_MEAN, "narrow", columns=4),
+            _sized(_MEAN, "first", layout="channels_first"),
+            _sized(_MEAN, "large", batch=6, size=_cube(100)),
+            _sized(_MEAN, "narrow-large", **_LARGE),
+        ),
+        _points,
+    ),
+    Group(
         "voxel_planes",
         ("voxel_planes.",),
         (
@@ -157,6 +171,7 @@ GROUPS: tuple[Group, ...] = (
         "voxel_sparse",
         ("voxel_sparse_points.", "voxel_sparse_rows."),
         (
+            _sized(_SPARSE, "small", points=100_000, size=_cube(64), max_voxels=100_000),
             _sized(_KITTI, "small", batch=1),
             _VOXEL[_SPARSE],
             _VOXEL[_KITTI],

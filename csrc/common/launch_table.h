@@ -18,21 +18,30 @@ typedef enum rc_tunable {
     RC_TUNE_ALIGN_BROAD_CHUNKS,    /* rows of more vectors than this are broad */
     RC_TUNE_ALIGN_WARPS,           /* warps a multiprocessor that a call fills before its tiles grow */
     RC_TUNE_ALIGN_FEW_WARPS,       /* warps a multiprocessor below which even the least items are too many */
+    RC_TUNE_ALIGN_VECTOR_BYTES,    /* of a load or store at most */
+    RC_TUNE_ALIGN_WIDE_CHUNKS,     /* rows of at most this many vectors: fewer on their way a lane, more warps */
     RC_TUNE_VOXEL_KEYS_THREADS,
     RC_TUNE_VOXEL_KEYS_FILL,
     RC_TUNE_VOXEL_LEVELS_THREADS,
     RC_TUNE_VOXEL_TILE_CELLS_BROAD,  /* cells of a tile of a dense grid: rows of 12 columns and more */
     RC_TUNE_VOXEL_TILE_CELLS_NARROW, /* and of fewer */
+    RC_TUNE_VOXEL_TILE_AHEAD,        /* rows that a group of lanes has on their way, channels last */
+    RC_TUNE_VOXEL_TILE_VECTOR,       /* columns a lane takes at most */
     RC_TUNE_VOXEL_PLANES_ROW_KIB,    /* KiB of shared memory for the rows of a tile, channels first */
     RC_TUNE_VOXEL_SPARSE_POINTS_THREADS,
     RC_TUNE_VOXEL_SPARSE_ROWS_THREADS,
+    RC_TUNE_VOXEL_SPARSE_ROWS_AHEAD,  /* rows that a group of lanes has on their way */
+    RC_TUNE_VOXEL_SPARSE_ROWS_VECTOR, /* columns a lane takes at most */
     RC_TUNE_VOXEL_BACKWARD_THREADS,
     RC_TUNE_VOXEL_BACKWARD_FILL,
     RC_TUNE_DEVOXELIZE_THREADS,
     RC_TUNE_DEVOXELIZE_FILL,
+    RC_TUNE_DEVOXELIZE_VECTOR, /* columns a thread takes at most */
     RC_TUNE_DEVOXELIZE_BACKWARD_THREADS,
     RC_TUNE_DEVOXELIZE_BACKWARD_FILL,
+    RC_TUNE_DEVOXELIZE_BACKWARD_VECTOR, /* columns that a point's thread takes at most at once */
     RC_TUNE_COPY_MANY_THREADS,
+    RC_TUNE_COPY_MANY_AHEAD, /* vectors that a thread has on their way */
     RC_NUM_TUNABLES
 } rc_tunable;
 

@@ -24,9 +24,12 @@ struct AlignTuning {
     int64_t warps;      // resident warps a multiprocessor that a call should fill before its tiles grow
     int64_t few_warps;  // warps a multiprocessor below which even min_items is too many
     int32_t block_warps;
+    int64_t vector_bytes;  // of a load or store at most
+    uint32_t wide_chunks;  // rows of at most this many vectors are wide calls (see align_kernels.h)
 };
 
-// `items`: the vectors of the call's output.
+// `items`: the vectors of the call's output, as wide as its addresses allow. Not as wide as the tuning allows, which hangs
+// on this.
 AlignTuning tuning_of(int32_t device, int64_t items) {
     const int32_t arch = compute_capability(device);
     const auto value = [&](rc_tunable tunable) { return rc_launch_value(tunable, arch, items); };
@@ -38,13 +41,13 @@ AlignTuning tuning_of(int32_t device, int64_t items) {
     tuning.warps = value(RC_TUNE_ALIGN_WARPS);
     tuning.few_warps = value(RC_TUNE_ALIGN_FEW_WARPS);
     tuning.block_warps = value(RC_TUNE_ALIGN_THREADS) / static_cast<int32_t>(kLanes);
+    tuning.vector_bytes = value(RC_TUNE_ALIGN_VECTOR_BYTES);
+    tuning.wide_chunks = static_cast<uint32_t>(value(RC_TUNE_ALIGN_WIDE_CHUNKS));
     return tuning;
 }
 
+constexpr int kMaxVectorBytes = 16;   // of one load or store
 constexpr uint32_t kMaxChunks = 512;  // of a tile: wider rows are cut into several tiles
-
-// Rows of at most this many vectors are wide calls (see align_kernels.h).
-constexpr uint32_t kWideChunks = 4;
 
 // Samples that a warp checks: eight a lane, in two rounds of four.
 constexpr int64_t kCheckSamples = 256;
@@ -77,7 +80,7 @@ int vector_width(const rc_align_call& call, const rc_stream& s, int32_t column, 
     if ((s.values_stride[2] != 1 || call.out_stride[2] != 1) && columns > 1) {
         return 1;
     }
-    for (int64_t v = 16 / std::max(in, out); v > 1; v /= 2) {
+    for (int64_t v = kMaxVectorBytes / std::max(in, out); v > 1; v /= 2) {
         const int64_t in_bytes = v * in;
         const int64_t out_bytes = may_split && v * out == 16 ? 8 : v * out;
         const bool in_fits = aligned(s.values, in_bytes) && column * in % in_bytes == 0 &&
@@ -153,6 +156,44 @@ int64_t check_slices(const rc_stream& s, StreamParams* p) {
     return sequences * slices;
 }
 
+// Units of a plain call: an output of 16 bytes may be stored in halves. Returns the vectors of the output.
+int64_t widen_plain(const rc_align_call& call, CallParams* params, UnitParams* units, int n) {
+    const int widest = kMaxVectorBytes / static_cast<int>(rc_dtype_size(call.out_dtype));
+    int64_t items = 0;
+    params->split_store = false;
+    for (int u = 0; u < n; ++u) {
+        UnitParams& unit = units[u];
+        const rc_stream& s = call.streams[unit.stream];
+        const int whole = unit.vector;
+        unit.vector = vector_width(call, s, unit.column, unit.columns, unit.out_column, true);
+        params->split_store = params->split_store || (unit.vector == widest && whole < widest);
+        if (unit.vector < widest / 2) {
+            unit.vector = 1;  // plain kernels come in three widths
+        }
+        unit.chunks = static_cast<uint32_t>(unit.columns / unit.vector);
+        items += call.batch * call.num_targets * unit.chunks;
+    }
+    return items;
+}
+
+// Halves vectors of more than `bytes`, of samples or of the output: what allows a vector allows its half. Returns the
+// vectors of the output.
+int64_t narrow_units(const rc_align_call& call, int64_t bytes, UnitParams* units, int n) {
+    int64_t items = 0;
+    for (int u = 0; u < n; ++u) {
+        UnitParams& unit = units[u];
+        const int32_t kind = unit.kind;
+        const int64_t element = std::max<int64_t>(unit.value_bytes,
+                                                  static_cast<int64_t>(rc_dtype_size(call.out_dtype)));
+        while (plain_kind(kind) && unit.vector > 1 && unit.vector * element > bytes) {
+            unit.vector /= 2;
+        }
+        unit.chunks = static_cast<uint32_t>(unit.columns / unit.vector);
+        items += call.batch * call.num_targets * unit.chunks;
+    }
+    return items;
+}
+
 }  // namespace
 
 rc_status plan_align(const rc_align_call& call, int sm_count, CallParams* params, StreamParams* streams,
@@ -223,29 +264,22 @@ rc_status plan_align(const rc_align_call& call, int sm_count, CallParams* params
     params->num_units = n;
     plan->general = plan->general || n > AlignParamsFew::max_units || call.num_streams > AlignParamsFew::max_streams;
     if (!plan->general) {
-        const int widest = 16 / static_cast<int>(rc_dtype_size(call.out_dtype));
-        items = 0;
-        params->split_store = false;
-        for (int u = 0; u < n; ++u) {
-            UnitParams& unit = units[u];
-            const rc_stream& s = call.streams[unit.stream];
-            const int whole = unit.vector;
-            unit.vector = vector_width(call, s, unit.column, unit.columns, unit.out_column, true);
-            params->split_store = params->split_store || (unit.vector == widest && whole < widest);
-            if (unit.vector < widest / 2) {
-                unit.vector = 1;  // plain kernels come in three widths
-            }
-            unit.chunks = static_cast<uint32_t>(unit.columns / unit.vector);
-            items += call.batch * call.num_targets * unit.chunks;
-        }
+        items = widen_plain(call, params, units, n);
+    }
+    const AlignTuning tuning = tuning_of(call.device, items);
+    if (tuning.vector_bytes < kMaxVectorBytes) {
+        items = narrow_units(call, tuning.vector_bytes, units, n);
+        params->split_store = false;  // no vector has 16 bytes
+    }
+    if (!plan->general) {
+        const int widest = kMaxVectorBytes / static_cast<int>(rc_dtype_size(call.out_dtype));
         plan->width = units[0].vector == widest ? 0 : (units[0].vector > 1 ? 1 : 2);
-        if (plan->width == 0 && units[0].chunks <= kWideChunks) {
+        if (plan->width == 0 && units[0].chunks <= tuning.wide_chunks) {
             plan->width = 3;
         }
     }
 
     const int max_rows = !plan->general && n == 1 && plan->width == 3 ? kWideRows : kDeepRows;
-    const AlignTuning tuning = tuning_of(call.device, items);
     const int64_t lanes = int64_t{sm_count} * tuning.warps * kLanes;
     // A call that cannot give every multiprocessor a few warps is cut finer still.
     const int64_t thin = items / (int64_t{sm_count} * tuning.few_warps * kLanes);

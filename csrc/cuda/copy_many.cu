@@ -2,7 +2,7 @@
 //
 // The descriptors travel as kernel parameters, so nothing is uploaded first. A copy whose two sides are the same dense
 // block of memory (any order of dimensions) is a run of bytes, whatever its shape; runs share one launch, cut into tiles
-// of kVectors vectors a thread. Others are copied element by element, kMaxStrided of them a launch.
+// of a few vectors a thread. Others are copied element by element, kMaxStrided of them a launch.
 #include "copy_many.h"
 
 #include <utility>
@@ -12,7 +12,6 @@ namespace rc {
 namespace {
 
 constexpr int kThreads = 256;    // of a block at most
-constexpr int kVectors = 4;      // a thread has four loads of 16 bytes in flight
 constexpr int kFill = 2048;      // threads that a multiprocessor is given at most by a strided copy
 constexpr int kMaxStrided = 24;  // as many as the 4 KB of kernel parameters hold
 constexpr int kDims = 5;         // of a strided copy, after neighbours are merged; more take several rounds
@@ -43,20 +42,21 @@ struct Strided {
 };
 static_assert(sizeof(Strided) <= 4096, "kernel parameters");
 
-template <typename Vector>
+// kAhead: vectors that a thread has on their way.
+template <int kAhead, typename Vector>
 __device__ __forceinline__ void copy_tile(char* to, const char* from, int64_t begin, int64_t count) {
     const Vector* __restrict__ source = reinterpret_cast<const Vector*>(from);
     Vector* __restrict__ target = reinterpret_cast<Vector*>(to);
-    Vector held[kVectors];
+    Vector held[kAhead];
 #pragma unroll
-    for (int k = 0; k < kVectors; ++k) {
+    for (int k = 0; k < kAhead; ++k) {
         const int64_t at = begin + k * blockDim.x + threadIdx.x;
         if (at < count) {
             held[k] = source[at];
         }
     }
 #pragma unroll
-    for (int k = 0; k < kVectors; ++k) {
+    for (int k = 0; k < kAhead; ++k) {
         const int64_t at = begin + k * blockDim.x + threadIdx.x;
         if (at < count) {
             target[at] = held[k];
@@ -65,6 +65,7 @@ __device__ __forceinline__ void copy_tile(char* to, const char* from, int64_t be
 }
 
 // One block, one tile of one run.
+template <int kAhead>
 __global__ __launch_bounds__(kThreads) void copy_runs_kernel(const __grid_constant__ Runs runs) {
     int low = 0;
     int high = runs.num_runs - 1;
@@ -76,25 +77,25 @@ __global__ __launch_bounds__(kThreads) void copy_runs_kernel(const __grid_consta
             high = middle - 1;
         }
     }
-    const int64_t begin = static_cast<int64_t>(blockIdx.x - runs.first_tile[low]) * blockDim.x * kVectors;
+    const int64_t begin = static_cast<int64_t>(blockIdx.x - runs.first_tile[low]) * blockDim.x * kAhead;
     char* to = runs.to[low];
     const char* from = runs.from[low];
     const int64_t count = runs.count[low];
     switch (runs.width[low]) {
     case 16:
-        copy_tile<uint4>(to, from, begin, count);
+        copy_tile<kAhead, uint4>(to, from, begin, count);
         break;
     case 8:
-        copy_tile<uint2>(to, from, begin, count);
+        copy_tile<kAhead, uint2>(to, from, begin, count);
         break;
     case 4:
-        copy_tile<uint32_t>(to, from, begin, count);
+        copy_tile<kAhead, uint32_t>(to, from, begin, count);
         break;
     case 2:
-        copy_tile<uint16_t>(to, from, begin, count);
+        copy_tile<kAhead, uint16_t>(to, from, begin, count);
         break;
     default:
-        copy_tile<uint8_t>(to, from, begin, count);
+        copy_tile<kAhead, uint8_t>(to, from, begin, count);
     }
 }
 
@@ -192,8 +193,10 @@ int width_of(const void* to, const void* from, int64_t bytes) {
     return static_cast<int>(all & (~all + 1));  // the lowest bit that is set
 }
 
-rc_status launch_runs(const Runs& runs, unsigned threads, cudaStream_t stream) {
-    copy_runs_kernel<<<runs.first_tile[runs.num_runs], threads, 0, stream>>>(runs);
+// A tile: `ahead` vectors of each of `threads`.
+rc_status launch_runs(const Runs& runs, unsigned threads, int32_t ahead, cudaStream_t stream) {
+    const auto kernel = ahead == 2 ? copy_runs_kernel<2> : ahead == 8 ? copy_runs_kernel<8> : copy_runs_kernel<4>;
+    kernel<<<runs.first_tile[runs.num_runs], threads, 0, stream>>>(runs);
     const rc_status status = check_cuda(cudaGetLastError(), "launching the copy kernel");
     if (status == RC_OK) {
         rc_count_launch(RC_KERNEL_COPY_MANY_CUDA);
@@ -275,8 +278,10 @@ int64_t words_of(const rc_copy* copies, int32_t count) {
 
 rc_status copy_many(const rc_copy* copies, int32_t count, int32_t device, cudaStream_t stream) {
     constexpr int64_t kMaxTiles = 0x7fffffff;  // blocks of a grid along x
-    const unsigned threads = launch_threads(RC_TUNE_COPY_MANY_THREADS, device, words_of(copies, count));
-    const int64_t tile_vectors = static_cast<int64_t>(threads) * kVectors;
+    const int64_t words = words_of(copies, count);
+    const unsigned threads = launch_threads(RC_TUNE_COPY_MANY_THREADS, device, words);
+    const int32_t ahead = launch_parameter(RC_TUNE_COPY_MANY_AHEAD, device, words);
+    const int64_t tile_vectors = static_cast<int64_t>(threads) * ahead;
     Runs runs;
     runs.num_runs = 0;
     runs.first_tile[0] = 0;
@@ -307,7 +312,7 @@ rc_status copy_many(const rc_copy* copies, int32_t count, int32_t device, cudaSt
                 return rc_fail(RC_UNSUPPORTED, "copies[%d]: %lld bytes at this alignment are too many for one launch",
                                i, static_cast<long long>(bytes));
             }
-            const rc_status status = launch_runs(runs, threads, stream);
+            const rc_status status = launch_runs(runs, threads, ahead, stream);
             if (status != RC_OK) {
                 return status;
             }
@@ -321,7 +326,7 @@ rc_status copy_many(const rc_copy* copies, int32_t count, int32_t device, cudaSt
         runs.num_runs = r + 1;
     }
     if (runs.num_runs > 0) {
-        const rc_status status = launch_runs(runs, threads, stream);
+        const rc_status status = launch_runs(runs, threads, ahead, stream);
         if (status != RC_OK) {
             return status;
         }

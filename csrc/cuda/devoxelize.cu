@@ -221,11 +221,15 @@ extern "C" rc_status rc_devoxelize_cuda(const rc_devoxelize_call* call) {
         call->num_columns == 0) {
         return RC_OK;
     }
-    to.vector = call->num_columns % 4 == 0 && call->values_stride[4] == 1 ? 4 : 1;
-    to.params.by_groups = rc::FastDivide::by(static_cast<uint32_t>(call->num_columns / to.vector));
-    const int64_t work = to.params.points.points.total * (call->num_columns / to.vector);
+    const bool four = call->num_columns % 4 == 0 && call->values_stride[4] == 1;
+    // The class of a call must not hang on the width that is chosen by it: so it counts the widest vectors.
+    const int64_t total = to.params.points.points.total, work = total * (call->num_columns / (four ? 4 : 1));
+    to.vector = four ? rc::launch_parameter(RC_TUNE_DEVOXELIZE_VECTOR, call->device, work) : 1;
+    const int64_t groups = call->num_columns / to.vector;
+    to.params.by_groups = rc::FastDivide::by(static_cast<uint32_t>(groups));
     to.threads = rc::launch_threads(RC_TUNE_DEVOXELIZE_THREADS, call->device, work);
-    to.blocks = rc::striding_blocks(work, to.threads, rc::launch_parameter(RC_TUNE_DEVOXELIZE_FILL, call->device, work),
+    to.blocks = rc::striding_blocks(total * groups, to.threads,
+                                    rc::launch_parameter(RC_TUNE_DEVOXELIZE_FILL, call->device, work),
                                     rc::multiprocessors(call->device));
     status = to.source == rc::PointSource::kCloud64 ? rc::launch<rc::PointSource::kCloud64>(to)
                                                     : rc::launch<rc::PointSource::kCloud>(to);

@@ -155,11 +155,10 @@ __global__ __launch_bounds__(kThreads) void point_grad_kernel(const __grid_const
 
 template <PointSource kSource>
 rc_status launch_point_grad(const rc_devoxelize_grad_call& call, const DevoxelizeParams& params, unsigned blocks,
-                            unsigned threads, bool packed) {
+                            unsigned threads, Columns columns, bool packed) {
     const rc_devoxelize_call& forward = *call.forward;
     const auto launch = [&](auto value) {
         using Value = decltype(value);
-        const Columns columns = columns_of(forward);
         const auto kernel = columns == Columns::kFourPacked ? point_grad_kernel<kSource, Value, 4, true>
                             : columns == Columns::kFour     ? point_grad_kernel<kSource, Value, 4, false>
                                                             : point_grad_kernel<kSource, Value, 1, false>;
@@ -193,8 +192,10 @@ rc_status launch(const rc_devoxelize_grad_call& call, const DevoxelizeParams& pa
         return striding_blocks(work, threads, fill, multiprocessors(forward.device));
     };
     rc_status status = RC_OK;
-    const bool four = forward.num_columns % 4 == 0;
-    const bool packed = four && call.grad_dtype == RC_FLOAT32 && reinterpret_cast<uintptr_t>(call.grad_out) % 16 == 0;
+    const bool ones = launch_parameter(RC_TUNE_DEVOXELIZE_BACKWARD_VECTOR, forward.device, total) == 1;
+    const Columns columns = ones ? Columns::kOne : columns_of(forward);
+    const bool packed = columns != Columns::kOne && call.grad_dtype == RC_FLOAT32 &&
+                        reinterpret_cast<uintptr_t>(call.grad_out) % 16 == 0;
     if (call.grad_values != nullptr) {
         const auto kernel = forward.value_dtype == RC_FLOAT64 ? scatter_grad_kernel<kSource, double>
                                                               : scatter_grad_kernel<kSource, float>;
@@ -202,7 +203,7 @@ rc_status launch(const rc_devoxelize_grad_call& call, const DevoxelizeParams& pa
         status = check_cuda(cudaGetLastError(), "launching the devoxelize backward kernel");
     }
     if (status == RC_OK && call.grad_points != nullptr) {
-        status = launch_point_grad<kSource>(call, params, blocks(total), threads, packed);
+        status = launch_point_grad<kSource>(call, params, blocks(total), threads, columns, packed);
     }
     return status;
 }

@@ -122,7 +122,7 @@ uint32_t wants_of(const rc_voxel_call& call) {
     return wants;
 }
 
-void reduce_params(VoxelRun* run, uint32_t wants, ReduceParams* reduce) {
+void reduce_params(VoxelRun* run, uint32_t wants, rc_tunable vector, ReduceParams* reduce) {
     const rc_voxel_call& call = *run->call;
     const rc_point_features& features = *call.features;
     *reduce = ReduceParams{};
@@ -152,7 +152,7 @@ void reduce_params(VoxelRun* run, uint32_t wants, ReduceParams* reduce) {
     for (int d = 0; d < 3; ++d) {
         wide = wide && features.stride[d] * static_cast<int64_t>(size) % static_cast<int64_t>(align) == 0;
     }
-    reduce->vector = wide ? 4 : 1;
+    reduce->vector = wide ? launch_parameter(vector, call.device, points.total) : 1;
     reduce->lanes = 1;
     while (reduce->lanes < 32 && reduce->lanes * reduce->vector < reduce->columns) {
         reduce->lanes *= 2;

@@ -312,6 +312,30 @@ rc_status with_feature_and_wants(const ReduceParams& reduce, Launch&& launch) {
     });
 }
 
+// Rows that a group of lanes has on their way together, their points and features. Other numbers than the usual one are
+// compiled, and taken as a launch parameter says, only for what most calls are: sums or maxima alone, in float32 or
+// narrower, four columns a lane.
+constexpr int kUsualAhead = 2;
+
+template <typename Feature, int kVector, uint32_t kWants>
+constexpr bool has_aheads() {
+    return kVector == 4 && light(kWants, sizeof(compute_t<Feature>));
+}
+
+// Runs `launch` with the number as a compile-time constant.
+template <bool kAny, typename Launch>
+rc_status with_ahead(int32_t ahead, Launch&& launch) {
+    if constexpr (kAny) {
+        if (ahead == 1) {
+            return launch(std::integral_constant<int, 1>{});
+        }
+        if (ahead == 4) {
+            return launch(std::integral_constant<int, 4>{});
+        }
+    }
+    return launch(std::integral_constant<int, kUsualAhead>{});
+}
+
 // ---- Positions ------------------------------------------------------------------------------------------------------
 
 // First position whose key is not below x; the lanes of a warp search together.

@@ -57,8 +57,9 @@ struct ReduceParams {
     PartialLevel levels[kMaxLevels];
 };
 
-// Fills `reduce` for the call's features and outputs; takes the partial results' pieces.
-void reduce_params(VoxelRun* run, uint32_t wants, ReduceParams* reduce);
+// Fills `reduce` for the call's features and outputs; takes the partial results' pieces. `vector`: the tunable that says
+// how many columns a lane takes at most.
+void reduce_params(VoxelRun* run, uint32_t wants, rc_tunable vector, ReduceParams* reduce);
 
 // Computes the partial results of cells with more than RC_SUM_BLOCK points.
 rc_status reduce_levels(const VoxelRun& run, const SortedPoints& sorted, const ReduceParams& reduce);

@@ -83,7 +83,7 @@ rc_status voxelize_sorted(VoxelRun* run) {
     SortedPoints sorted;
     rc_status status = sort_points(run, &sorted);
     ReduceParams reduce;
-    reduce_params(run, wants_of(*run->call), &reduce);
+    reduce_params(run, wants_of(*run->call), RC_TUNE_VOXEL_TILE_VECTOR, &reduce);
     const int64_t tiles = num_tiles(*run, reduce);
     if (status == RC_OK && tiles >= INT32_MAX) {
         return rc_fail(RC_UNSUPPORTED, "grid_size: at most 2^31 - 2 tiles of %u cells a call on CUDA", kMaxTileCells);

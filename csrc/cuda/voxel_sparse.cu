@@ -138,12 +138,7 @@ private:
         if (status == RC_OK && params_.num_outputs > 0 && reduce_.columns > 0 && rows > 0) {
             status = reduce_levels(*run_, sorted_, reduce_);
             if (status == RC_OK) {
-                status = with_feature_and_wants(reduce_, [&](auto type, auto vector, auto wants) {
-                    features_kernel<typename decltype(type)::type, vector.value, wants.value>
-                        <<<blocks_of((rows + kRowsAhead - 1) / kRowsAhead * reduce_.lanes, by_rows_), by_rows_, 0,
-                           run_->stream>>>(reduce_, params_, sorted_.order);
-                    return launched("launching the features kernel");
-                });
+                status = write_features(rows);
             }
         }
         const int64_t slots = rows * call_.max_points;
@@ -156,6 +151,20 @@ private:
             });
         }
         return status;
+    }
+
+    rc_status write_features(int64_t rows) {
+        const int32_t chosen = launch_parameter(RC_TUNE_VOXEL_SPARSE_ROWS_AHEAD, call_.call->device, sorted_.n);
+        return with_feature_and_wants(reduce_, [&](auto type, auto vector, auto wants) {
+            using Feature = typename decltype(type)::type;
+            return with_ahead<has_aheads<Feature, vector.value, wants.value>()>(chosen, [&](auto ahead) {
+                const int64_t groups = (rows + ahead.value - 1) / ahead.value;
+                features_kernel<Feature, vector.value, wants.value, ahead.value>
+                    <<<blocks_of(groups * reduce_.lanes, by_rows_), by_rows_, 0, run_->stream>>>(reduce_, params_,
+                                                                                                 sorted_.order);
+                return launched("launching the features kernel");
+            });
+        });
     }
 
     VoxelRun* run_;
@@ -200,7 +209,7 @@ rc_status run_sparse(const rc_sparse_call& sparse, rc_fault_report* note, Worksp
     }
     ReduceParams reduce{};
     if (call.features != nullptr) {
-        reduce_params(&run, wants_of(call), &reduce);
+        reduce_params(&run, wants_of(call), RC_TUNE_VOXEL_SPARSE_ROWS_VECTOR, &reduce);
     }
     return sorted.wide ? SparseRun<uint64_t>(&run, sparse, sorted, reduce).go()
                        : SparseRun<uint32_t>(&run, sparse, sorted, reduce).go();

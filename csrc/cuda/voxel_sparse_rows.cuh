@@ -36,10 +36,8 @@ __global__ __launch_bounds__(kSparseThreads) void coords_kernel(const __grid_con
     }
 }
 
-constexpr int kRowsAhead = 2;  // of a group of lanes: their points and features are on their way together
-
-// The features of the rows, kRowsAhead a group of lanes.
-template <typename Feature, int kVector, uint32_t kWants>
+// The features of the rows, kRowsAhead a group of lanes, whose points and features are on their way together.
+template <typename Feature, int kVector, uint32_t kWants, int kRowsAhead>
 __global__ __launch_bounds__(kSparseThreads, light(kWants, sizeof(compute_t<Feature>))
                                                  ? 4
                                                  : 2) void features_kernel(const __grid_constant__ ReduceParams reduce,

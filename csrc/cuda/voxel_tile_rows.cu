@@ -85,11 +85,10 @@ __device__ __forceinline__ bool fill_output(const FeatureOutput& output, const T
 }
 
 // Fills the empty cells and stores the others. The features of a group's first rows are on their way meanwhile.
-template <typename Feature, int kVector, uint32_t kWants>
+template <typename Feature, int kVector, uint32_t kWants, uint32_t kAhead>
 __device__ __forceinline__ void write_channels_last(const ReduceParams& reduce, const TileParams& params,
                                                     const Tile& tile, int64_t sample, int64_t sample_begin,
                                                     int64_t first_cell, uint32_t num_cells) {
-    constexpr uint32_t kAhead = 2;
     const Reducer<Feature, kVector, kWants> reducer(reduce, tile.order, sample, tile.first);
     typename Reducer<Feature, kVector, kWants>::Ahead ahead[kAhead];
     const uint32_t groups = kTileThreads >> reduce.lane_shift;
@@ -170,10 +169,18 @@ __device__ __forceinline__ void write_four_byte_cells(const CellOutput& out, boo
     }
 }
 
-template <typename Feature, int kVector, uint32_t kWants, typename Key>
-__global__ __launch_bounds__(kTileThreads, light(kWants, sizeof(compute_t<Feature>)) ? 5 : 2) void rows_kernel(
-    const __grid_constant__ ReduceParams reduce, const __grid_constant__ TileParams params,
-    const Key* __restrict__ keys, const uint32_t* __restrict__ order) {
+// Blocks of a multiprocessor: as many as leave the registers that accumulators, and rows on their way, take.
+constexpr int blocks_at_once(bool light, int ahead) {
+    return light ? (ahead > kUsualAhead ? 4 : 5) : 2;
+}
+
+template <typename Feature, int kVector, uint32_t kWants, int kAhead, typename Key>
+__global__ __launch_bounds__(kTileThreads,
+                             blocks_at_once(light(kWants, sizeof(compute_t<Feature>)),
+                                            kAhead)) void rows_kernel(const __grid_constant__ ReduceParams reduce,
+                                                                      const __grid_constant__ TileParams params,
+                                                                      const Key* __restrict__ keys,
+                                                                      const uint32_t* __restrict__ order) {
     __shared__ __align__(16) uint16_t row_of[kMaxTileCells];
     __shared__ uint16_t cell_of[kMaxTileCells];
     __shared__ uint32_t begins[kMaxTileCells + 1];
@@ -185,17 +192,23 @@ __global__ __launch_bounds__(kTileThreads, light(kWants, sizeof(compute_t<Featur
         write_four_byte_cells(params.count, false, tile, place.first_cell, place.num_cells);
         write_four_byte_cells(params.occupancy, true, tile, place.first_cell, place.num_cells);
     }
-    write_channels_last<Feature, kVector, kWants>(reduce, params, tile, place.sample, place.sample_begin(params),
-                                                  place.first_cell, place.num_cells);
+    write_channels_last<Feature, kVector, kWants, kAhead>(
+        reduce, params, tile, place.sample, place.sample_begin(params), place.first_cell, place.num_cells);
 }
 
 template <typename Key>
 rc_status launch(const VoxelRun& run, const SortedPoints& sorted, const ReduceParams& reduce, const TileParams& tile,
                  uint32_t tiles) {
+    const int32_t chosen = launch_parameter(RC_TUNE_VOXEL_TILE_AHEAD, run.call->device, run.params.points.total);
     return with_feature_and_wants(reduce, [&](auto type, auto vector, auto wants) {
-        rows_kernel<typename decltype(type)::type, vector.value, wants.value, Key>
-            <<<tiles, kTileThreads, 0, run.stream>>>(reduce, tile, static_cast<const Key*>(sorted.keys), sorted.order);
-        return check_cuda(cudaGetLastError(), "launching the rows kernel");
+        using Feature = typename decltype(type)::type;
+        // Grids whose cells take 64 bits are rare.
+        constexpr bool any = has_aheads<Feature, vector.value, wants.value>() && sizeof(Key) == 4;
+        return with_ahead<any>(chosen, [&](auto ahead) {
+            rows_kernel<Feature, vector.value, wants.value, ahead.value, Key><<<tiles, kTileThreads, 0, run.stream>>>(
+                reduce, tile, static_cast<const Key*>(sorted.keys), sorted.order);
+            return check_cuda(cudaGetLastError(), "launching the rows kernel");
+        });
     });
 }
 
