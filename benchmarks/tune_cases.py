@@ -6,6 +6,7 @@ A group is parameters that share cases and the measure of their work, which is t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -76,9 +77,18 @@ def _cube(cells: int) -> tuple[int, int, int]:
     return (cells, cells, cells)
 
 
+def _pictures(suffix: str, *image: int, reduce: str = "occupancy") -> voxel_cases.VoxelCase:
+    """Depth images: cameras, height, width."""
+    return _sized(_IMAGES, suffix, image=image, points=math.prod(image), reduce=(reduce,), out=())
+
+
 _MEAN, _PERACT = "mean-1x1M-c16-200-fp32", "peract-16x65536-c7-100"
 _SPARSE, _KITTI = "sparse-mean-1x1M-c16-200", "hard-kitti-second"
 _GATHER, _BACK = "devoxelize-1x1M-c16-100-fp32", "devoxelize-backward-1x1M-c16-100-both"
+_IMAGES, _BITS = "images-16x480x640-100-occupancy", "occupancy-1x500k-128-bits"
+_COUNT, _MANY_COUNT = "count-1x500k-128-i32", "count-1x20M-128-i32"
+_FULL, _MANY_FULL = "occupancy-1x500k-128-u8", "occupancy-1x100M-128-u8"
+_BATCH, _BROAD_BATCH = "occupancy-64x65536-100-u8", "occupancy-256x16384-64-u8"
 _LARGE = {"batch": 8, "columns": 4, "size": _cube(100)}
 
 GROUPS: tuple[Group, ...] = (
@@ -154,6 +164,53 @@ GROUPS: tuple[Group, ...] = (
             _VOXEL[_MEAN],
             _VOXEL[f"{_MEAN}-onecell"],
             _sized(_MEAN, "large", **_LARGE),
+        ),
+        _points,
+    ),
+    # Few points to count, packed bits whose rows end within a byte, and images: what goes through global memory.
+    Group(
+        "voxel_global",
+        ("voxel_each.", "voxel_global."),
+        (
+            _sized(_BITS, "small", points=100_000, size=_cube(100)),
+            _sized(_COUNT, "small", points=100_000),
+            _pictures("small", 1, 240, 320),
+            _sized(_BITS, "medium", size=_cube(100)),
+            _VOXEL[f"{_COUNT}-scan"],
+            _pictures("medium", 4, 480, 640),
+            _sized(_BITS, "large", points=5_000_000, size=_cube(100)),
+            _VOXEL[_IMAGES],
+            _pictures("count", 16, 480, 640, reduce="count"),
+        ),
+        _points,
+    ),
+    # Batches around those where a sample has blocks of its own, and grids around what their shared memory holds.
+    Group(
+        "voxel_bits",
+        ("voxel_bits.",),
+        (
+            _VOXEL[_BATCH],
+            _VOXEL[f"{_BATCH}-scan"],
+            _VOXEL[_BROAD_BATCH],
+            _sized(_BATCH, "wide", size=_cube(110)),
+            _sized(_BATCH, "16", batch=16),
+            _sized(_BATCH, "32", batch=32),
+            _sized(_BATCH, "16-small", batch=16, points=8192),
+            _sized(_BROAD_BATCH, "32-small", batch=32, points=8000),
+        ),
+        _points,
+    ),
+    Group(
+        "voxel_partition",
+        ("voxel_partition.", "voxel_slab."),
+        (
+            _sized(_FULL, "small", points=200_000),
+            _VOXEL[f"{_FULL}-scan"],
+            _sized(_MANY_COUNT, "medium", points=2_000_000),
+            _VOXEL[_FULL],
+            _sized(_FULL, "batch", batch=4),
+            _sized(f"{_MANY_FULL}-scan", "large", points=20_000_000),
+            _VOXEL[_MANY_COUNT],
         ),
         _points,
     ),

@@ -20,6 +20,19 @@ typedef enum rc_tunable {
     RC_TUNE_ALIGN_FEW_WARPS,       /* warps a multiprocessor below which even the least items are too many */
     RC_TUNE_ALIGN_VECTOR_BYTES,    /* of a load or store at most */
     RC_TUNE_ALIGN_WIDE_CHUNKS,     /* rows of at most this many vectors: fewer on their way a lane, more warps */
+    RC_TUNE_VOXEL_EACH_THREADS,
+    RC_TUNE_VOXEL_EACH_WAVES,             /* blocks of a pass over all points, for one that can be resident */
+    RC_TUNE_VOXEL_GLOBAL_CLEAR_FILL,      /* of the kernel that clears bits or counters */
+    RC_TUNE_VOXEL_GLOBAL_WRITE_THREADS,   /* of the kernel that writes the output from them */
+    RC_TUNE_VOXEL_BITS_KIB,               /* KiB of shared memory at most for a sample's bits */
+    RC_TUNE_VOXEL_BITS_CLUSTER,           /* blocks at most that share a sample's points */
+    RC_TUNE_VOXEL_BITS_AHEAD_PERCENT,     /* blocks to a hundred multiprocessors at most that read points ahead */
+    RC_TUNE_VOXEL_PARTITION_LONG_FROM,    /* times 2^16: calls of more points have long chunks, others short ones */
+    RC_TUNE_VOXEL_PARTITION_SHORT_POINTS, /* points of a thread of a short chunk */
+    RC_TUNE_VOXEL_PARTITION_LONG_THREADS, /* threads of a block that has a long chunk */
+    RC_TUNE_VOXEL_SLAB_THREADS,
+    RC_TUNE_VOXEL_SLAB_KIB,   /* KiB of shared memory at most for a slab */
+    RC_TUNE_VOXEL_SLAB_AHEAD, /* runs that a thread has on their way */
     RC_TUNE_VOXEL_KEYS_THREADS,
     RC_TUNE_VOXEL_KEYS_FILL,
     RC_TUNE_VOXEL_LEVELS_THREADS,

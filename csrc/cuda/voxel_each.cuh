@@ -5,7 +5,7 @@
 
 namespace rc {
 
-constexpr int kEachThreads = 256;
+constexpr int kEachThreads = 256;  // of a block at most
 
 // Neighbouring points of a scan or an image often fall in one cell. Of a warp's 32 * kRun points, in their order, tells
 // each whether it starts a run of equal cells. `together`: a thread has neighbours; else neighbouring lanes have them.
@@ -147,7 +147,7 @@ inline bool has_points(const VoxelParams& params) {
            params.grid.grid_mins != nullptr;
 }
 
-// Blocks of a pass that a multiprocessor has at once, by the registers that finding a cell takes.
+// Blocks of kEachThreads that a multiprocessor has at once in a pass, by the registers that finding a cell takes.
 constexpr int passes_at_once(PointSource source, bool sides) {
     switch (source) {
     case PointSource::kPlain:
@@ -159,9 +159,9 @@ constexpr int passes_at_once(PointSource source, bool sides) {
     }
 }
 
-// Blocks for a pass: enough to fill the device, not more than there are turns.
-inline unsigned each_blocks(int64_t total, int multiprocessors, int at_once = 2048 / kEachThreads) {
-    const int64_t turns = (total + kEachThreads * kRun - 1) / (kEachThreads * kRun);
+// Blocks of `threads` for a pass: `at_once` a multiprocessor, not more than there are turns.
+inline unsigned each_blocks(int64_t total, int multiprocessors, int at_once, int threads) {
+    const int64_t turns = (total + threads * kRun - 1) / (threads * kRun);
     const int64_t fill = static_cast<int64_t>(multiprocessors) * at_once;
     return static_cast<unsigned>(turns < fill ? (turns > 0 ? turns : 1) : fill);
 }

@@ -169,7 +169,7 @@ __global__ __launch_bounds__(kEachThreads) void write_bits_kernel(From from, Cel
     const int64_t first_row = static_cast<int64_t>(blockIdx.x) * kRowsPerBlock;
     const uint32_t n = static_cast<uint32_t>(rows - first_row < kRowsPerBlock ? rows - first_row : kRowsPerBlock);
     uint8_t* to = static_cast<uint8_t*>(out.data) + first_row * row_bytes;
-    for (uint32_t k = threadIdx.x; k < n * row_bytes; k += kEachThreads) {
+    for (uint32_t k = threadIdx.x; k < n * row_bytes; k += blockDim.x) {
         const uint32_t row = by_row_bytes.quotient(k);
         const uint32_t z = 8 * (k - row * row_bytes);
         const uint32_t byte = from.byte((first_row + row) * depth + z, depth - z < 8 ? depth - z : 8);
@@ -180,9 +180,13 @@ __global__ __launch_bounds__(kEachThreads) void write_bits_kernel(From from, Cel
 // A pass over all points, after another kernel of ours.
 template <PointSource kSource, bool kSides>
 LaunchShape pass_shape(const VoxelRun& run) {
+    const int64_t total = run.params.points.total;
+    const int threads = launch_parameter(RC_TUNE_VOXEL_EACH_THREADS, run.call->device, total);
+    const int resident = passes_at_once(kSource, kSides) * kEachThreads / threads;
+    const int waves = launch_parameter(RC_TUNE_VOXEL_EACH_WAVES, run.call->device, total);
     LaunchShape shape{};
-    shape.blocks = each_blocks(run.params.points.total, run.multiprocessors, passes_at_once(kSource, kSides));
-    shape.threads = kEachThreads;
+    shape.blocks = each_blocks(total, run.multiprocessors, resident * waves, threads);
+    shape.threads = static_cast<unsigned>(threads);
     shape.stream = run.stream;
     shape.early = launches_early(run.call->device);
     return shape;
@@ -190,8 +194,9 @@ LaunchShape pass_shape(const VoxelRun& run) {
 
 // Begins only when all before it is done, so that what follows it may count on that too.
 rc_status clear(const VoxelRun& run, uint32_t* data, size_t words) {
+    const int fill = launch_parameter(RC_TUNE_VOXEL_GLOBAL_CLEAR_FILL, run.call->device, run.params.points.total);
     LaunchShape shape{};
-    shape.blocks = each_blocks(static_cast<int64_t>(words), run.multiprocessors, 4);
+    shape.blocks = each_blocks(static_cast<int64_t>(words), run.multiprocessors, fill / kEachThreads, kEachThreads);
     shape.threads = kEachThreads;
     shape.stream = run.stream;
     return launch(shape, "launching the clear kernel", clear_kernel, data, words);
@@ -212,7 +217,7 @@ rc_status write_output(const VoxelRun& run, const rc_voxel_output& output, From 
     }
     LaunchShape shape{};
     shape.blocks = static_cast<unsigned>(blocks);
-    shape.threads = kEachThreads;
+    shape.threads = launch_threads(RC_TUNE_VOXEL_GLOBAL_WRITE_THREADS, run.call->device, run.params.points.total);
     shape.stream = run.stream;
     shape.early = launches_early(run.call->device);
     if (packed) {

@@ -15,13 +15,10 @@ namespace rc {
 namespace {
 
 constexpr uint32_t kMaxSlabs = 2048;  // of a sample: a block's counters of slabs
-constexpr int64_t kMaxSlabBytes = 128 * 1024;
-// Threads of a block and points of a thread. While there are few chunks, many threads; then long runs.
-constexpr int kSmallThreads = 1024;
-constexpr int kSmallItems = 4;
-constexpr int kLargeThreads = 512;
-constexpr int kLargeItems = 16;
-constexpr int64_t kManyPoints = int64_t{1} << 21;
+// While there are few chunks, many threads have few points each: the chunks are short. Then fewer threads have more, for
+// long runs. 16 points are what the registers of a thread hold where a multiprocessor has 1024 of them.
+constexpr int kShortThreads = 1024;
+constexpr int kLongItems = 16;
 // A chunk is scattered where fewer than one in kScattered of its points lies in its neighbour's row of cells.
 constexpr int kScattered = 4;
 
@@ -272,7 +269,8 @@ SlabDeal deal_of(const rc_voxel_call& call, int multiprocessors) {
     const bool count = find_output(call, RC_REDUCE_COUNT) != nullptr;
     const int64_t batch = call.batch, rows = rows_of(cells_of(call.grid));
     const int64_t row_bytes = kRowCells * (count ? sizeof(uint32_t) : sizeof(uint8_t));
-    const int64_t room = shared_memory(call.device) / row_bytes, usual = kMaxSlabBytes / row_bytes;
+    const int64_t bytes = int64_t{1024} * launch_parameter(RC_TUNE_VOXEL_SLAB_KIB, call.device, total_points(call));
+    const int64_t room = shared_memory(call.device) / row_bytes, usual = bytes / row_bytes;
     const int64_t held = room < usual ? room : usual, places = (int64_t{1} << 16) >> kRowShift;
     const int64_t most_rows = held < places ? held : places;  // of a slab
     SlabDeal deal{0};
@@ -283,15 +281,43 @@ SlabDeal deal_of(const rc_voxel_call& call, int multiprocessors) {
     return deal;
 }
 
+// A chunk as a block has it: its threads, and the points of each.
+struct ChunkShape {
+    int threads;
+    int items;
+};
+
+ChunkShape chunk_shape(const VoxelRun& run) {
+    const int64_t total = run.params.points.total;
+    const auto value = [&](rc_tunable tunable) { return launch_parameter(tunable, run.call->device, total); };
+    if (total > int64_t{value(RC_TUNE_VOXEL_PARTITION_LONG_FROM)} << 16) {
+        return {value(RC_TUNE_VOXEL_PARTITION_LONG_THREADS), kLongItems};
+    }
+    return {kShortThreads, value(RC_TUNE_VOXEL_PARTITION_SHORT_POINTS)};
+}
+
+template <PointSource kSource, bool kSides>
+auto partition_kernel_of(const ChunkShape& chunk) {
+    if (chunk.items == kLongItems) {
+        return chunk.threads == 256 ? partition_kernel<kSource, kSides, 256, kLongItems>
+                                    : partition_kernel<kSource, kSides, 512, kLongItems>;
+    }
+    return chunk.items == 8 ? partition_kernel<kSource, kSides, kShortThreads, 8>
+                            : partition_kernel<kSource, kSides, kShortThreads, 4>;
+}
+
 template <bool kCount>
-rc_status launch_slabs(const VoxelRun& run, const PartitionParams& part) {
+rc_status launch_slabs(const VoxelRun& run, const PartitionParams& part, unsigned threads) {
     LaunchShape shape{};
     shape.blocks = static_cast<unsigned>(run.call->batch) << part.deal.bits;
-    shape.threads = kSlabThreads;
+    shape.threads = threads;
     shape.shared = size_t{part.rounds} * kRowCells * sizeof(typename Slab<kCount>::Cell);
     shape.stream = run.stream;
     shape.early = launches_early(run.call->device);
-    return launch(shape, "launching the slab kernel", slab_kernel<kCount>, part, run.params.grid.cells);
+    const int32_t ahead = launch_parameter(RC_TUNE_VOXEL_SLAB_AHEAD, run.call->device, run.params.points.total);
+    const auto kernel = threads == kFewSlabThreads ? slab_kernel_of<kCount, kFewSlabThreads>(ahead)
+                                                   : slab_kernel_of<kCount, kSlabThreads>(ahead);
+    return launch(shape, "launching the slab kernel", kernel, part, run.params.grid.cells);
 }
 
 }  // namespace
@@ -324,8 +350,8 @@ rc_status voxelize_partition(VoxelRun* run) {
     PartitionParams part{};
     part.deal = deal_of(call, run->multiprocessors);
     part.rounds = static_cast<uint32_t>((rows_of(cells) + part.deal.slabs() - 1) >> part.deal.bits);
-    const bool large = run->params.points.total > kManyPoints;
-    const uint32_t chunk_points = large ? kLargeThreads * kLargeItems : kSmallThreads * kSmallItems;
+    const ChunkShape chunk = chunk_shape(*run);
+    const uint32_t chunk_points = static_cast<uint32_t>(chunk.threads * chunk.items);
     part.chunks = static_cast<uint32_t>((run->params.points.per_sample + chunk_points - 1) / chunk_points);
     const size_t blocks = static_cast<size_t>(call.batch) * part.chunks;
     part.chunk_entries = chunk_points + kWord * (part.deal.slabs() < chunk_points ? part.deal.slabs() : chunk_points);
@@ -346,25 +372,26 @@ rc_status voxelize_partition(VoxelRun* run) {
     while ((1u << part.lane_shift) < run_words && part.lane_shift < 5) {
         ++part.lane_shift;
     }
-    while ((part.chunks << part.lane_shift) < kSlabThreads) {
+    const unsigned slab_threads = launch_threads(RC_TUNE_VOXEL_SLAB_THREADS, call.device, run->params.points.total);
+    while ((part.chunks << part.lane_shift) < slab_threads) {
         ++part.lane_shift;
     }
     LaunchShape shape{};
     shape.blocks = static_cast<unsigned>(blocks);
-    shape.threads = large ? kLargeThreads : kSmallThreads;
+    shape.threads = static_cast<unsigned>(chunk.threads);
     shape.shared = part.chunk_entries * sizeof(uint16_t);
     shape.stream = run->stream;
     rc_status status = with_source(run->source, run->params, [&](auto source, auto sides) {
         if constexpr (source.value == PointSource::kDepth) {
             return rc_fail(RC_UNSUPPORTED, "depth: images are not sorted by slab");
         } else {
-            const auto kernel = large ? partition_kernel<source.value, sides.value, kLargeThreads, kLargeItems>
-                                      : partition_kernel<source.value, sides.value, kSmallThreads, kSmallItems>;
+            const auto kernel = partition_kernel_of<source.value, sides.value>(chunk);
             return launch(shape, "launching the partition kernel", kernel, run->params, part);
         }
     });
     if (status == RC_OK) {
-        status = count != nullptr ? launch_slabs<true>(*run, part) : launch_slabs<false>(*run, part);
+        status = count != nullptr ? launch_slabs<true>(*run, part, slab_threads)
+                                  : launch_slabs<false>(*run, part, slab_threads);
     }
     return status;
 }

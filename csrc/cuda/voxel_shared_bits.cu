@@ -17,11 +17,9 @@ namespace rc {
 namespace {
 
 constexpr int kThreads = 1024;
-constexpr int64_t kMaxParts = 2;           // of a sample, whose blocks each take all points
-constexpr int64_t kMaxCluster = 4;         // of blocks that share them
-constexpr int64_t kMaxBytes = 160 * 1024;  // of bits; fewer where shared memory is short
-constexpr int64_t kWordCells = 128;        // bits of a 16-byte word
-constexpr int64_t kSpare = 16;             // bytes after the bits: packing may read a word past the last
+constexpr int64_t kMaxParts = 2;     // of a sample, whose blocks each take all points
+constexpr int64_t kWordCells = 128;  // bits of a 16-byte word
+constexpr int64_t kSpare = 16;       // bytes after the bits: packing may read a word past the last
 
 struct SharedBitsParams {
     uint32_t parts;       // blocks of a sample
@@ -256,7 +254,8 @@ SharedBitsParams plan_of(const rc_voxel_call& call, int multiprocessors) {
     SharedBitsParams plan{};
     const int64_t cells = cells_of(call.grid), depth = call.grid.size[2];
     const int64_t room = (shared_memory(call.device) - kSpare) / kSpare * kSpare;
-    const int64_t max_bytes = room < kMaxBytes ? room : kMaxBytes;
+    const int64_t usual = int64_t{1024} * launch_parameter(RC_TUNE_VOXEL_BITS_KIB, call.device, total_points(call));
+    const int64_t max_bytes = room < usual ? room : usual;
     const rc_voxel_output* occupancy = find_output(call, RC_REDUCE_OCCUPANCY);
     if (call.num_outputs != 1 || occupancy == nullptr || call.batch < 1 || cells < 1 ||
         cells > kMaxParts * max_bytes * 8) {
@@ -265,7 +264,9 @@ SharedBitsParams plan_of(const rc_voxel_call& call, int multiprocessors) {
     const int64_t bytes = (cells + 7) / 8;
     const int64_t wanted = (multiprocessors * 7 / 8 + call.batch - 1) / call.batch;
     int64_t parts = (bytes + max_bytes - 1) / max_bytes;
-    plan.cluster = parts == 1 && wanted > 1 && wanted <= kMaxCluster && launches_early(call.device);
+    // At most 8: what every device with clusters takes.
+    const int64_t max_cluster = launch_parameter(RC_TUNE_VOXEL_BITS_CLUSTER, call.device, total_points(call));
+    plan.cluster = parts == 1 && wanted > 1 && wanted <= max_cluster && launches_early(call.device);
     if (plan.cluster) {
         while (parts < wanted) {
             parts *= 2;
@@ -308,7 +309,9 @@ rc_status voxelize_shared_bits(VoxelRun* run) {
     shape.shared = shared.held_cells / 8 + kSpare;
     shape.stream = run->stream;
     shape.cluster = shared.cluster ? shared.parts : 1;
-    const bool ahead = shape.blocks <= static_cast<unsigned>(run->multiprocessors);
+    const int32_t percent = launch_parameter(RC_TUNE_VOXEL_BITS_AHEAD_PERCENT, run->call->device,
+                                             run->params.points.total);
+    const bool ahead = int64_t{100} * shape.blocks <= int64_t{percent} * run->multiprocessors;
     return with_source(run->source, run->params, [&](auto source, auto sides) {
         const auto kernel = ahead ? shared_bits_kernel<source.value, sides.value, true>
                                   : shared_bits_kernel<source.value, sides.value, false>;

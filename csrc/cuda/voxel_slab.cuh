@@ -8,7 +8,9 @@
 
 namespace rc {
 
-constexpr int kSlabThreads = 1024;
+// Threads of a block. Known when the kernel is compiled: that saves registers, of which it takes all there are.
+constexpr uint32_t kSlabThreads = 1024;
+constexpr uint32_t kFewSlabThreads = 512;
 
 // A cell as its slab and its place there.
 struct PlacedCell {
@@ -163,18 +165,17 @@ __device__ __forceinline__ void write_row(const PartitionParams& part, int64_t f
     }
 }
 
-// Adds what all chunks of sample b have for this block's slab.
-template <bool kCount>
+// Adds what all chunks of sample b have for this block's slab. kAhead: runs of a thread that are on their way together.
+template <bool kCount, uint32_t kThreads, uint32_t kAhead>
 __device__ __forceinline__ void fill_slab(const PartitionParams& part, uint32_t b, Slab<kCount>* slab) {
     const uint32_t lanes = 1u << part.lane_shift;
     const uint32_t lane = threadIdx.x & (lanes - 1);
     const uint32_t group = threadIdx.x >> part.lane_shift;
-    const uint32_t groups = kSlabThreads >> part.lane_shift;
+    const uint32_t groups = kThreads >> part.lane_shift;
     const uint32_t* runs = part.table + static_cast<size_t>(blockIdx.x) * part.chunks;
     const uint32_t chunk_words = part.chunk_entries / kWord;
     const uint4* entries = reinterpret_cast<const uint4*>(part.entries) +
                            static_cast<size_t>(b) * part.chunks * chunk_words;
-    constexpr uint32_t kAhead = 4;     // runs on their way together
     constexpr uint32_t kOwnTurns = 4;  // of a run's lanes; what is longer, a warp does together
     const uint32_t own_words = lanes < 32 ? lanes * kOwnTurns : UINT32_MAX / kWord;
     for (uint32_t base = 0; base < part.chunks; base += groups * kAhead) {
@@ -232,31 +233,37 @@ __device__ __forceinline__ void fill_slab(const PartitionParams& part, uint32_t 
     }
 }
 
-template <bool kCount>
-__global__ __launch_bounds__(kSlabThreads) void slab_kernel(const __grid_constant__ PartitionParams part,
-                                                            int64_t cells) {
+template <bool kCount, uint32_t kThreads, uint32_t kAhead>
+__global__ __launch_bounds__(kThreads) void slab_kernel(const __grid_constant__ PartitionParams part, int64_t cells) {
     extern __shared__ uint4 slab_words[];
     using Cell = typename Slab<kCount>::Cell;
     Slab<kCount> slab{reinterpret_cast<Cell*>(slab_words)};
     const uint32_t b = blockIdx.x >> part.deal.bits;
     const uint32_t number = blockIdx.x & (part.deal.slabs() - 1);
-    for (uint32_t w = threadIdx.x; w < part.rounds * (kRowCells * sizeof(Cell) / 16); w += kSlabThreads) {
+    for (uint32_t w = threadIdx.x; w < part.rounds * (kRowCells * sizeof(Cell) / 16); w += kThreads) {
         slab_words[w] = make_uint4(0, 0, 0, 0);
     }
     __syncthreads();
     wait_for_previous();
-    fill_slab(part, b, &slab);
+    fill_slab<kCount, kThreads, kAhead>(part, b, &slab);
     __syncthreads();
     // Rows of 128 cells, each by eight threads: 16 bytes a thread of the narrowest outputs.
     constexpr uint32_t kRowThreads = 8;
     const Writers writers{threadIdx.x % kRowThreads, kRowThreads};
-    for (uint32_t round = threadIdx.x / kRowThreads; round < part.rounds; round += kSlabThreads / kRowThreads) {
+    for (uint32_t round = threadIdx.x / kRowThreads; round < part.rounds; round += kThreads / kRowThreads) {
         const int64_t base = static_cast<int64_t>(part.deal.row(number, round)) << kRowShift;
         if (base < cells) {
             const uint32_t n = static_cast<uint32_t>(cells - base < kRowCells ? cells - base : kRowCells);
             write_row(part, b * cells + base, n, SlabCounts<kCount>{slab.cells + round * kRowCells}, writers);
         }
     }
+}
+
+template <bool kCount, uint32_t kThreads>
+auto slab_kernel_of(int32_t ahead) {
+    return ahead == 1   ? slab_kernel<kCount, kThreads, 1>
+           : ahead == 2 ? slab_kernel<kCount, kThreads, 2>
+                        : slab_kernel<kCount, kThreads, 4>;
 }
 
 }  // namespace rc
