@@ -30,8 +30,8 @@ Way pick_way(const rc_voxel_call& call, int multiprocessors) {
     if (find_output(call, RC_REDUCE_COUNT) != nullptr && total_points(call) < kFewPoints) {
         return Way::kGlobal;
     }
-    // How skewed a cloud is, the host does not know. On an H100, skewed clouds took up to 1.6 times as long sorted by slab
-    // as with atomics; scattered ones took up to 4.7 times as long with atomics.
+    // How skewed a cloud is, the host does not know. Sorting by slab pays on scattered points; where neighbours share cells,
+    // writing to them directly may take less (rows `-scan` and `-onecell` of docs/performance.md beside the uniform ones).
     return call.num_outputs > 0 && partition_takes(call, multiprocessors) ? Way::kPartition : Way::kGlobal;
 }
 
