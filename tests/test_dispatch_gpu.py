@@ -295,7 +295,7 @@ def test_what_calls_take_corrects_a_wrong_model(first: str, there: str) -> None:
         tuned = recorded(cpu=lambda load: 250.0, gpu=lambda load: 1.0)
     else:
         arguments = sweep.build("resample", _spec(64, 4000, "slerp_xyzw"))
-        tuned = recorded(cpu=lambda load: 100.0, gpu=lambda load: 300.0)
+        tuned = recorded(cpu=lambda load: 100.0, gpu=lambda load: 3000.0)
     points.save(tuned._replace(key=policies.policy().device.key()))
     policies.policy().forget()
     want = function(**arguments, backend="cpu")
