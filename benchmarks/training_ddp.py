@@ -1,8 +1,9 @@
 """Two GPUs against one: `torchrun --nproc-per-node 2 -m benchmarks.training_ddp [--out FILE] [--quick]`.
 
 The same step as the training suite's, with the same batch a GPU (weak scaling). First rank 0 trains alone, then all
-ranks train as one with DistributedDataParallel, from a ready batch and from robocache.DataLoader, whose ranks share the
-episodes on disk. Each row says how many times the samples a second of one GPU all of them reach.
+ranks train as one, from a ready batch and from robocache.DataLoader, whose ranks share the episodes on disk. Each row
+says how many times the samples a second of one GPU all of them reach. Rows: the eager step and the captured one with
+DistributedDataParallel ("eager", "graph-ddp"), and the captured one with the example's own GradientAverager ("graph").
 """
 
 from __future__ import annotations
@@ -24,17 +25,18 @@ from torch.nn.parallel import DistributedDataParallel
 from robocache import datasets
 
 from . import provenance, training
-from .measure import Plan
+from .measure import CheckFailed, Plan
 from .training_measure import Length, host_memory, measure
-from .training_step import Step, eager_step, graph_step, make_policy
+from .training_step import Step, eager_step, graph_ddp_step, graph_step, make_policy
 
 import synthetic_robot  # isort: skip
 import train_data  # isort: skip
-from policy import Windows  # isort: skip
+from gradients import GradientAverager  # isort: skip
+from policy import Policy, Windows, action_loss  # isort: skip
 
 LEAST = 1.95  # times one GPU, that two are asked to reach
 FEEDS = ("ready", "loader")
-KINDS = {"cuda": ("eager", "graph"), "cpu": ("eager",)}
+KINDS = {"cuda": ("eager", "graph", "graph-ddp"), "cpu": ("eager",)}
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -83,7 +85,11 @@ def step_of(kind: str, case: training.TrainingCase, ready: Windows, figures: Any
     policy = make_policy(ready, figures, case.sizes(), ranks.device)
     cuda = ranks.device.type == "cuda"
     if not whole:
-        return graph_step(policy, ready) if kind == "graph" else eager_step(policy)
+        return eager_step(policy) if kind == "eager" else graph_step(policy, ready)
+    if kind == "graph":
+        averager = GradientAverager(policy.parameters())
+        check_average(policy, averager, ready, ranks)
+        return graph_step(policy, ready, averager)
 
     def parallel() -> DistributedDataParallel:
         return DistributedDataParallel(
@@ -91,13 +97,29 @@ def step_of(kind: str, case: training.TrainingCase, ready: Windows, figures: Any
             gradient_as_bucket_view=True, static_graph=kind == "eager",
         )  # fmt: skip
 
-    if kind == "eager":
-        return eager_step(policy, parallel())
-    side = torch.cuda.Stream()  # as a capture of DistributedDataParallel asks for
-    with torch.cuda.stream(side):
-        model = parallel()
-    torch.cuda.current_stream().wait_stream(side)
-    return graph_step(policy, ready, model, side)
+    return eager_step(policy, parallel()) if kind == "eager" else graph_ddp_step(policy, ready, parallel)
+
+
+def check_average(policy: Policy, averager: GradientAverager, ready: Windows, ranks: Ranks) -> None:
+    """Gradients of batches that differ by rank, averaged, are the mean of all ranks' own.
+
+    Raises:
+        CheckFailed: they are not.
+    """
+    windows = ready._replace(observation=ready.observation * (1 + ranks.rank), action=ready.action - ranks.rank)
+    loss = action_loss(policy(windows.observation, windows.valid), windows.action, windows.action_valid)
+    learning = [one for one in policy.parameters() if one.requires_grad]
+    mean = [one.detach().clone() for one in torch.autograd.grad(loss * averager.share, learning, retain_graph=True)]
+    for one in mean:
+        dist.all_reduce(one)
+    policy.zero_grad(set_to_none=True)
+    (loss * averager.share).backward()
+    averager.finish()
+    for one, wanted in zip(learning, mean, strict=True):
+        assert one.grad is not None
+        if not (one.grad - wanted).norm() <= 1e-4 * wanted.norm():  # sums in another order
+            raise CheckFailed("the averaged gradients are not the mean of all ranks' own")
+    policy.zero_grad(set_to_none=True)
 
 
 def feed_of(

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from . import examples_path  # noqa: F401
 
+from captured import CapturedStep  # isort: skip
+from gradients import GradientAverager  # isort: skip
 from policy import Policy, Windows, make_optimizer, training_step  # isort: skip
 
 Step = Callable[[Windows], Tensor]
-_WARM_UP = 3  # eager steps on a side stream before a capture: lazy set-up, the optimizer's state
-_DDP_WARM_UP = 11  # as DistributedDataParallel asks for before its backward is captured
 
 
 def make_policy(
@@ -37,35 +37,17 @@ def eager_step(policy: Policy, model: torch.nn.Module | None = None) -> Step:
     return lambda windows: training_step(model or policy, policy, optimizer, windows)
 
 
-def graph_step(
-    policy: Policy, windows: Windows, model: torch.nn.Module | None = None, side: torch.cuda.Stream | None = None
-) -> Step:
-    """The same step recorded in a CUDA graph. Windows are copied to where the graph reads them; the loss is a tensor
-    that the next step writes over.
+def graph_step(policy: Policy, windows: Windows, averager: GradientAverager | None = None) -> Step:
+    """The same step recorded in a CUDA graph."""
+    return CapturedStep(policy, make_optimizer(policy, 3e-4, capturable=True), windows, averager=averager)
 
-    Capture it before background threads use the device. `side` is the stream to capture on: that on which a
-    DistributedDataParallel `model` was made.
-    """
-    optimizer = make_optimizer(policy, 3e-4, capturable=True)
-    static = Windows(*(tensor.clone() for tensor in windows))
-    inside = model or policy
-    side = side or torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
+
+def graph_ddp_step(policy: Policy, windows: Windows, make: Callable[[], torch.nn.Module]) -> Step:
+    """The same with DistributedDataParallel, which `make` puts around the policy. It is made on the stream of the
+    capture, as its documentation asks for."""
+    side = torch.cuda.Stream()
     with torch.cuda.stream(side):
-        for _ in range(_WARM_UP if model is None else _DDP_WARM_UP):
-            training_step(inside, policy, optimizer, static)
+        model = make()
     torch.cuda.current_stream().wait_stream(side)
-    torch.cuda.synchronize()
-    optimizer.zero_grad(set_to_none=True)
-    graph = torch.cuda.CUDAGraph()
-    # "thread_local": NCCL's watchdog may look at its events meanwhile.
-    with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
-        loss = training_step(inside, policy, optimizer, static)
-
-    def step(fresh: Windows) -> Tensor:
-        for here, there in zip(static, fresh, strict=True):
-            here.copy_(there, non_blocking=True)
-        graph.replay()
-        return loss
-
-    return step
+    optimizer = make_optimizer(policy, 3e-4, capturable=True)
+    return CapturedStep(policy, optimizer, windows, model=model, stream=side)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from gradients import GradientAverager
 
 
 class Windows(NamedTuple):
@@ -99,7 +102,13 @@ def make_optimizer(policy: nn.Module, rate: float, *, capturable: bool = False) 
     )
 
 
-def training_step(model: nn.Module, policy: Policy, optimizer: torch.optim.Optimizer, windows: Windows) -> Tensor:
+def training_step(
+    model: nn.Module,
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
+    windows: Windows,
+    averager: GradientAverager | None = None,
+) -> Tensor:
     """One step; returns the loss as a tensor, without waiting for the device.
 
     Args:
@@ -107,12 +116,17 @@ def training_step(model: nn.Module, policy: Policy, optimizer: torch.optim.Optim
         policy: the policy inside.
         optimizer: of the policy's parameters.
         windows: the batch. bfloat16 autocast is used on CUDA.
+        averager: of the gradients, where several processes train without DistributedDataParallel.
     """
     optimizer.zero_grad(set_to_none=True)
     mixed: Any = torch.autocast("cuda", torch.bfloat16) if windows.observation.is_cuda else nullcontext()
     with mixed:
         predicted = model(windows.observation, windows.valid)
     loss = action_loss(predicted, policy.normalised(windows.action), windows.action_valid)
-    loss.backward()
+    if averager is None:
+        loss.backward()
+    else:
+        (loss * averager.share).backward()
+        averager.finish()
     optimizer.step()
     return loss.detach()

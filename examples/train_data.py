@@ -84,6 +84,16 @@ def window_shape(
     return WindowShape(seen, done, dataset.fps, samples, tokens, chunk)
 
 
+def blank_windows(batch: int, tokens: int, features: int, chunk: int, actions: int, device: torch.device) -> Windows:
+    """A batch of zeros, all of it valid, in the shapes that every batch of a run has."""
+    return Windows(
+        torch.zeros(batch, tokens, features, device=device),
+        torch.ones(batch, tokens, dtype=torch.bool, device=device),
+        torch.zeros(batch, chunk, actions, device=device),
+        torch.ones(batch, chunk, dtype=torch.bool, device=device),
+    )
+
+
 def statistics(dataset: Dataset, shape: WindowShape) -> dict[str, NDArray[np.float32]]:
     """Mean and standard deviation of observation and action, from up to 64 episodes spread over the dataset.
 

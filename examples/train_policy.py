@@ -15,7 +15,9 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,9 @@ import synthetic_robot
 import torch
 import torch.distributed as dist
 import train_data
-from policy import Policy, make_optimizer, training_step
+from captured import CapturedStep
+from gradients import GradientAverager
+from policy import Policy, Windows, make_optimizer, training_step
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -61,6 +65,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--warmup", type=int, default=20, help="steps until the learning rate is reached (default: 20)")
     add("--seed", type=int, default=0, help="of weights, order and draws (default: 0)")
     add("--compile", action="store_true", help="compile the policy with torch.compile")
+    add("--graph", action="store_true", help="record the step as one CUDA graph, which takes the host out of it")
     made = parser.add_argument_group("synthetic robot")
     add = made.add_argument
     add("--form", choices=synthetic_robot.FORMS, default="rlds", help="how it is written (default: rlds)")
@@ -155,17 +160,19 @@ class Run:
     optimizer: torch.optim.Optimizer
     feed: train_data.Feed
     settings: dict[str, Any]
+    averager: GradientAverager | None = None
     step: int = 0
     losses: list[float] = field(default_factory=list)
     _unread: list[torch.Tensor] = field(default_factory=list)
 
     def train(self) -> None:
         """Steps from where the run stands to --steps."""
+        one_step = self._one_step()
         bar = progress_bar(self.options, self.place, self.step)
         begin, first = time.perf_counter(), self.step
         while self.step < self.options.steps:
             self._learning_rate()
-            self._unread.append(training_step(self.model, self.policy, self.optimizer, next(self.feed)))
+            self._unread.append(one_step(next(self.feed)))
             self.step += 1
             last = self.step == self.options.steps
             if last or self.step % self.options.log_every == 0:
@@ -179,10 +186,25 @@ class Run:
                 self.save()
         bar.close()
 
+    def _one_step(self) -> Callable[[Windows], torch.Tensor]:
+        """The step as it stands, or recorded. What is recorded is of blank windows, before the feed is at work."""
+        if not self.options.graph:
+            return partial(training_step, self.model, self.policy, self.optimizer)
+        tokens, features, chunk, actions = (
+            self.settings[name] for name in ("tokens", "observation", "chunk", "action")
+        )
+        blank = train_data.blank_windows(self.options.batch, tokens, features, chunk, actions, self.place.device)
+        captured = CapturedStep(self.policy, self.optimizer, blank, averager=self.averager)
+        return lambda windows: captured(windows).clone()
+
     def _learning_rate(self) -> None:
         """A function of the step alone, so that it needs no state."""
+        rate = self.options.learning_rate * min(1.0, (self.step + 1) / self.options.warmup)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.options.learning_rate * min(1.0, (self.step + 1) / self.options.warmup)
+            if isinstance(group["lr"], torch.Tensor):  # where a recorded step reads it
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
     def _read_losses(self) -> None:
         """Fetches the losses since the last time: the only wait for the device in the loop."""
@@ -216,6 +238,9 @@ class Run:
         """Goes on from the checkpoint."""
         found = checkpoint.load(self.options.checkpoint, self.settings)
         self.policy.load_state_dict(found["policy"])
+        for group, own in zip(found["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
+            # As this run's device and --graph ask for, whatever the checkpoint was made with.
+            group.update({name: own[name] for name in ("lr", "fused", "capturable")})
         self.optimizer.load_state_dict(found["optimizer"])
         self.feed.load_state_dict(found["feed"])
         self.step, self.losses = found["step"], found["losses"]
@@ -251,10 +276,15 @@ def start(options: argparse.Namespace, place: Place, dataset: robocache.datasets
     for name, value in figures.items():
         getattr(policy, name).copy_(torch.from_numpy(value))
     policy.to(place.device)
+    if options.graph and place.device.type != "cuda":
+        raise SystemExit(f"error: --graph: expected a CUDA device, got {place.device}")
     if options.compile:
         policy.compile()
     model: nn.Module = policy
-    if place.world > 1:
+    averager = None
+    if place.world > 1 and options.graph:
+        averager = GradientAverager(policy.parameters())
+    elif place.world > 1:
         model = DistributedDataParallel(
             policy, device_ids=[place.device.index] if place.device.type == "cuda" else None,
             gradient_as_bucket_view=True, static_graph=True,
@@ -265,7 +295,8 @@ def start(options: argparse.Namespace, place: Place, dataset: robocache.datasets
     )  # fmt: skip
     settings = {**sizes, **form, "source": options.source, "samples": options.samples, "seed": options.seed,
                 "streams": ", ".join((*shape.observation, shape.action))}  # fmt: skip
-    return Run(options, place, policy, model, make_optimizer(policy, options.learning_rate), feed, settings)
+    optimizer = make_optimizer(policy, options.learning_rate, capturable=options.graph)
+    return Run(options, place, policy, model, optimizer, feed, settings, averager)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -19,6 +19,7 @@ from .backends import assert_same_bits
 from .training_runs import saved, train
 
 import train_data  # isort: skip
+from captured import CapturedStep  # isort: skip
 from policy import training_step as one_step  # isort: skip
 
 pytestmark = pytest.mark.gpu
@@ -104,14 +105,54 @@ def test_a_captured_step_is_the_eager_one(dataset: datasets.Dataset) -> None:
     policies = [training_step.make_policy(ready, figures, TINY.sizes(), device) for _ in range(2)]
     graph = training_step.graph_step(policies[0], ready)
     eager = training_step.eager_step(policies[1])
-    for _ in range(3):  # as many as the capture warmed up with
-        eager(ready)
+    for one, two in zip(policies[0].parameters(), policies[1].parameters(), strict=True):
+        assert torch.equal(one, two)  # the capture's own steps leave no trace
     for _ in range(10):
         losses = graph(ready).clone(), eager(ready)
         torch.testing.assert_close(losses[0], losses[1], rtol=0.02, atol=1e-3)
     assert not torch.equal(
         policies[0].head.weight, training_step.make_policy(ready, figures, TINY.sizes(), device).head.weight
     )
+
+
+def test_a_captured_step_follows_its_learning_rate_and_its_state(dataset: datasets.Dataset) -> None:
+    """A rate of zero changes nothing; a policy that trained before goes on as the eager one does."""
+    device = torch.device("cuda", torch.cuda.current_device())
+    ready = training.first_windows(TINY, dataset, device)
+    policies = [training_step.make_policy(ready, {}, TINY.sizes(), device) for _ in range(2)]
+    optimizers = [training_step.make_optimizer(policy, 1e-3, capturable=True) for policy in policies]
+    for policy, optimizer in zip(policies, optimizers, strict=True):
+        for _ in range(5):
+            one_step(policy, policy, optimizer, ready)
+    step = CapturedStep(policies[0], optimizers[0], ready)
+    for _ in range(5):
+        step(ready)
+        one_step(policies[1], policies[1], optimizers[1], ready)
+    for one, two in zip(policies[0].parameters(), policies[1].parameters(), strict=True):
+        torch.testing.assert_close(one, two, rtol=0.02, atol=2e-3)
+    optimizers[0].param_groups[0]["lr"].fill_(0.0)
+    before = [one.detach().clone() for one in policies[0].parameters()]
+    step(ready)
+    assert all(torch.equal(one, two) for one, two in zip(before, policies[0].parameters(), strict=True))
+    with pytest.raises(ValueError, match="capturable"):
+        CapturedStep(policies[1], training_step.make_optimizer(policies[1], 1e-3), ready)
+
+
+@pytest.mark.parametrize("source", ["store", "loader"])
+def test_the_example_trains_with_a_captured_step(source: str, tmp_path: Path) -> None:
+    """It learns as the eager run does, and either goes on from the other's checkpoint."""
+    found = {}
+    for name, more in (("eager", ()), ("graph", ("--graph",))):
+        path = tmp_path / f"{name}.pt"
+        train(tmp_path, *more, device="cuda", source=source, steps=12, checkpoint=path)
+        found[name] = saved(path)
+    np.testing.assert_allclose(found["graph"]["losses"], found["eager"]["losses"], rtol=0.05)
+    assert found["graph"]["losses"][-1] < found["graph"]["losses"][0]
+    train(tmp_path, "--resume", device="cuda", source=source, steps=16, checkpoint=tmp_path / "graph.pt")
+    train(tmp_path, "--resume", "--graph", device="cuda", source=source, steps=16, checkpoint=tmp_path / "eager.pt")
+    ends = [saved(tmp_path / f"{name}.pt")["losses"] for name in ("graph", "eager")]
+    assert len(ends[0]) == len(ends[1]) == 16
+    np.testing.assert_allclose(ends[0], ends[1], rtol=0.08)
 
 
 @pytest.mark.parametrize("kind", ["eager", "graph"])
