@@ -201,7 +201,7 @@ def _run_words(content: dict[str, Any]) -> str:
     if content["kind"] == "training-ddp":
         rows = content["rows"].items()
         return "; ".join(
-            f"{kind} {feed}: {times:.2f} x one" for kind, row in rows for feed, times in row["times"].items()
+            f"{kind} {feed}: {times:.3f} x one" for kind, row in rows for feed, times in row["times"].items()
         )
     rounds = sum(content["rounds"].values())
     flat = {True: "memory flat", False: "memory grew", None: "too short for memory"}[content["memory_flat"]]
