@@ -91,7 +91,12 @@ def optional(row: dict[str, Any], name: str, measure: Callable[[], dict[str, Any
     try:
         row["variants"][name] = measure()
     except Exception as error:  # one variant's failure must not lose the others; the run still ends non-zero
-        row["errors"][name] = f"{type(error).__name__}: {error}".splitlines()[0][:500]
+        row["errors"][name] = error_words(error)
+
+
+def error_words(error: Exception) -> str:
+    """An error as it stands in the results: its kind and its first line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:500]
 
 
 def ratios(row: dict[str, Any], bandwidth: float | None) -> None:

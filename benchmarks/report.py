@@ -92,8 +92,8 @@ def caption(results: dict[str, Any]) -> str:
         )
     if suite_of(results) == "training":
         return (
-            f"{training_table.CAPTION} {machine_words(results)}; {facts['cpu']}, {facts['cpu_count']} cores, torch "
-            f"{facts['torch']}. Commit {commit}, {facts['date'][:10]}."
+            f"{training_table.caption(results)} {machine_words(results)}; {facts['cpu']}, {facts['cpu_count']} cores, "
+            f"torch {facts['torch']}. Commit {commit}, {facts['date'][:10]}."
         )
     bandwidth = results["bandwidth"]["bytes_per_second"] / 1e9
     what = "device time by CUDA-graph replay over rotated inputs" if results["device"] == "cuda" else "wall time"

@@ -1,12 +1,13 @@
 """The training suite: one policy step, fed by five ways to bring batches to it, from one dataset on disk.
 
-- ready: the same batch again and again, before and after all others: the ceiling is the better of the two.
+- ready: the same batch again and again, before and after every other feed: the ceiling.
 - store: robocache.EpisodeStore. loader: robocache.DataLoader, from disk.
 - torch-numpy: a plain PyTorch DataLoader whose workers read the same files and align with NumPy.
 - torch-device: the same with raw windows, aligned by torch.compile'd torch on the device.
 
-The dataset is written first and dropped from the page cache before each feed that reads it. Batches of every feed are
-compared with np.interp over the recording before anything is timed, and ours also with robocache.numpy bit for bit.
+Feeds take turns in rounds (training_rounds.py): a host whose speed drifts slows a feed and the ceiling beside it alike.
+The dataset is written first and dropped from the page cache before each turn. In each turn a batch is compared with
+np.interp over the recording before anything is timed, and ours also with robocache.numpy bit for bit.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ import fnmatch
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,11 @@ import robocache.numpy
 from robocache import datasets
 
 from . import examples_path  # noqa: F401
-from .measure import CheckFailed, Plan, Say, optional
+from .measure import CheckFailed, Plan, Say
 from .timing import Timer
-from .training_measure import Length, descendants, host_memory, measure, reset_peak
+from .training_measure import Length, descendants, host_memory, reset_peak, run_segment
 from .training_peers import PeerFeed, Steps, WindowStream
+from .training_rounds import READY, Turn, take_turns, variants
 from .training_step import eager_step, graph_step, make_policy
 
 import synthetic_robot  # isort: skip
@@ -59,7 +60,8 @@ class TrainingCase:
         batch, samples, tokens, chunk: windows a step, recorded samples and aligned times of each, actions.
         width, layers, heads, feedforward: of the transformer.
         pool_bytes: of the loader: small, so that pools follow each other while the loop is measured.
-        warm, steps, least_seconds: how long a feed is measured.
+        rounds: in which the feeds take turns.
+        warm, steps, least_seconds: how long a feed is measured; steps and seconds are of all rounds together.
         tags: "gpu", "cpu": where it is measured; "numbers": also with --quick.
     """
 
@@ -79,6 +81,7 @@ class TrainingCase:
     heads: int = 8
     feedforward: int = 1024
     pool_bytes: int = 16 << 20
+    rounds: int = 3
     warm: int = 60
     steps: int = 600
     least_seconds: float = 2.0
@@ -100,7 +103,8 @@ class TrainingCase:
         """The same loop with small everything."""
         return replace(
             self, episodes=8, seconds=2.0, features=16, actions=4, batch=8, samples=50, tokens=25, chunk=5, width=32,
-            layers=2, heads=2, feedforward=64, pool_bytes=1 << 16, warm=3, steps=20, least_seconds=0.0,
+            layers=2, heads=2, feedforward=64, pool_bytes=1 << 16, rounds=min(2, self.rounds), warm=3, steps=20,
+            least_seconds=0.0,
         )  # fmt: skip
 
 
@@ -120,7 +124,7 @@ def select(device: str, pattern: str | None = None) -> list[TrainingCase]:
     if device == "cuda":
         return chosen
     # A step of the full size takes a CPU seconds: fewer of them, of a smaller recording.
-    return [replace(case, episodes=12, warm=2, steps=8, batch=8, least_seconds=0.0) for case in chosen]
+    return [replace(case, episodes=12, rounds=2, warm=2, steps=8, batch=8, least_seconds=0.0) for case in chosen]
 
 
 # ---- The dataset -----------------------------------------------------------------------------------------------------
@@ -265,13 +269,13 @@ def checked(name: str, feed: Any, case: TrainingCase, dataset: datasets.Dataset)
 
 
 def run_case(case: TrainingCase, plan: Plan, timer: Timer, ceiling: float | None, say: Say) -> dict[str, Any]:
-    """Measures one row; a feed that fails is noted as an error beside the others."""
+    """Measures one row; a feed that fails is noted as an error beside the others, and is not in the row."""
     del timer, ceiling
     device = torch.device(plan.device)
     if device.type == "cuda":
         device = torch.device("cuda", torch.cuda.current_device())
     row: dict[str, Any] = {"name": case.name, **case.describe(), "variants": {}, "errors": {}, "checked": {}}
-    length = Length(case.warm, case.steps, case.least_seconds)
+    length = Length(case.warm, case.steps, case.least_seconds).part(case.rounds)
     begin = time.monotonic()
     with on_disk(case) as (dataset, path):
         row["disk_bytes"] = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
@@ -283,29 +287,22 @@ def run_case(case: TrainingCase, plan: Plan, timer: Timer, ceiling: float | None
         row["parameters"] = sum(one.numel() for one in policy.parameters())
         step = graph_step(policy, ready) if case.step == "graph" else eager_step(policy)
 
-        def measured(name: str, make: Callable[[], Any]) -> dict[str, Any]:
-            say(name)
+        def take(name: str) -> Turn:
             drop_cached(path)
             fresh, others = reset_peak(), descendants(os.getpid())
             started = time.monotonic()
-            feed = make()
+            feed = train_data.ReadyFeed(ready) if name == READY else open_feed(name, case, dataset, device, plan)
             try:
-                if name not in ("ready", "ready-after"):
-                    row["checked"][name] = checked(name, feed, case, dataset)
+                if name != READY:
+                    row["checked"][name] = row["checked"].get(name, 0) + checked(name, feed, case, dataset)
                 prepared = time.monotonic() - started
-                found = measure(step, feed, case.batch, device, length)
-                memory = {**host_memory(others), "peak_is_fresh": fresh}
-                return {**found, "prepared_s": round(prepared, 2), "host_memory": memory}
+                segment = run_segment(step, feed, device, length)
+                return Turn(name, segment, round(prepared, 2), {**host_memory(others), "peak_is_fresh": fresh})
             finally:
                 feed.close()
 
-        row["variants"]["ready"] = measured("ready", lambda: train_data.ReadyFeed(ready))
-        for name in (*OURS, *(() if plan.ours_only else PEERS)):
-            optional(row, name, partial(measured, name, partial(open_feed, name, case, dataset, device, plan)))
-        row["variants"]["ready-after"] = measured("ready-after", lambda: train_data.ReadyFeed(ready))
+        feeds = (*OURS, *(() if plan.ours_only else PEERS))
+        row["variants"] = variants(take_turns(case.rounds, feeds, take, row["errors"], say), case.batch)
     row["compiled"] = plan.compile_modes[0] if plan.compile_modes else None
-    best = max(row["variants"][name]["samples_per_second"] for name in ("ready", "ready-after"))
-    for found in row["variants"].values():
-        found["of_ceiling"] = found["samples_per_second"] / best
     row["seconds"] = round(time.monotonic() - begin, 1)
     return row

@@ -168,7 +168,7 @@ def run_kind(
 
 def run(options: argparse.Namespace, arguments: list[str], ranks: Ranks, save: Callable[[Any], None]) -> None:
     """All rows; what is measured is saved row by row. An error ends all ranks: none may wait for one that is gone."""
-    case = training.TrainingCase("training-ddp", form=options.form)
+    case = training.TrainingCase("training-ddp", form=options.form, rounds=1)
     length = Length(60, options.steps, 0.0)
     if options.quick:
         case, length = case.quick(), Length(3, 10, 0.0)

@@ -1,15 +1,20 @@
-"""Measures a training loop: step times on the device's clock, the share of the time that it works, and host memory."""
+"""Measures a training loop: step times on the device's clock, the share of the time that it works, and host memory.
+
+A loop is run in segments, one after the other or with other loops between them; `figures` makes one set of figures of
+all segments of a feed.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
 import itertools
+import math
 import os
 import subprocess
 import time
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,14 +42,37 @@ class Length:
     steps: int
     seconds: float
 
+    def part(self, parts: int) -> Length:
+        """One of so many parts. Each warms up in full: what it begins with is as cold as what the whole began with."""
+        return Length(self.warm, math.ceil(self.steps / parts), self.seconds / parts)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Steps that were measured without a break.
+
+    Attributes:
+        intervals: milliseconds of each step, from the end of the one before it to its own.
+        busy: milliseconds of each step between its first and its last kernel.
+        wall_s: of all, on the host's clock.
+        sampled: what nvidia-smi said.
+        meter: the loader's starvation meter's totals in milliseconds; None of a feed that has none.
+    """
+
+    intervals: NDArray[np.float64]
+    busy: NDArray[np.float64]
+    wall_s: float
+    sampled: dict[str, Any] = field(default_factory=dict)
+    meter: dict[str, float] | None = None
+
 
 def measure(step: Step, feed: Feed, batch: int, device: torch.device, length: Length) -> dict[str, Any]:
-    """Runs the loop and returns its figures.
+    """Runs the loop without a break and returns its figures."""
+    return figures([run_segment(step, feed, device, length)], batch)
 
-    A step's time is that from its end to the next one's end, so that all times add up to the whole. `busy` is the share
-    of it that lies between a step's first and last kernel: what is left is what the device waited between steps, and
-    what windows took to be aligned.
-    """
+
+def run_segment(step: Step, feed: Feed, device: torch.device, length: Length) -> Segment:
+    """Runs the loop without a break."""
     cuda = device.type == "cuda"
     for _ in range(length.warm):
         step(next(feed))
@@ -67,8 +95,9 @@ def measure(step: Step, feed: Feed, batch: int, device: torch.device, length: Le
     ends = marks[0::2]
     intervals = np.array([_between(a, b) for a, b in itertools.pairwise(ends)])
     busy = np.array([_between(a, b) for a, b in zip(marks[1::2], marks[2::2], strict=True)])
-    figures = {**throughput(intervals, batch), "busy": float(busy.sum() / intervals.sum()), "wall_s": wall, **sampled}
-    return {**figures, "meter": None if meter is None else meter.shares}
+    if meter is not None:
+        meter.poll()  # the newest steps' events have passed by now
+    return Segment(intervals, busy, wall, dict(sampled), None if meter is None else dict(meter.totals))
 
 
 def _mark(cuda: bool) -> Any:
@@ -86,12 +115,57 @@ def _between(before: Any, behind: Any) -> float:
     return before.elapsed_time(behind)
 
 
-def throughput(intervals: NDArray[np.float64], batch: int) -> dict[str, Any]:
-    """Samples a second with a 95 % interval, and step times, from milliseconds a step.
+def mean_ms(segments: Sequence[Segment]) -> float:
+    """Milliseconds a step, over all steps of the segments."""
+    return float(np.concatenate([one.intervals for one in segments]).mean())
 
-    The interval is that of the mean over blocks of 20 steps (1.96 standard errors, carried over to first order).
+
+def figures(segments: Sequence[Segment], batch: int) -> dict[str, Any]:
+    """What a feed's segments say together.
+
+    A step's time is that from its end to the next one's end, so that all times add up to the whole. `busy` is the share
+    of it that lies between a step's first and last kernel: what is left is what the device waited between steps, and
+    what windows took to be aligned.
     """
-    blocks = [block.mean() for block in np.array_split(intervals, max(2, len(intervals) // _BLOCK))]
+    busy, whole = (sum(float(getattr(one, name).sum()) for one in segments) for name in ("busy", "intervals"))
+    return {
+        **throughput([one.intervals for one in segments], batch),
+        "busy": busy / whole,
+        "wall_s": sum(one.wall_s for one in segments),
+        **_sampled(segments),
+        "meter": _shares(segments),
+    }
+
+
+def _sampled(segments: Sequence[Segment]) -> dict[str, Any]:
+    """The mean of all of nvidia-smi's samples; where no segment has one, why the first has none."""
+    found = [
+        (one.sampled["smi_percent"], one.sampled["smi_samples"]) for one in segments if "smi_samples" in one.sampled
+    ]
+    if not found:
+        return dict(segments[0].sampled)
+    samples = sum(count for _, count in found)
+    return {"smi_percent": sum(percent * count for percent, count in found) / samples, "smi_samples": samples}
+
+
+def _shares(segments: Sequence[Segment]) -> dict[str, float] | None:
+    """What the loop waited for as shares of its time: the meter's own, of all segments as if they were one."""
+    totals = [one.meter for one in segments if one.meter is not None]
+    if not totals:
+        return None
+    whole = sum(max(one["step"], one["wait"], 1e-9) for one in totals)
+    return {name: sum(one[name] for one in totals) / whole for name in totals[0] if name != "step"}
+
+
+def throughput(segments: Sequence[NDArray[np.float64]], batch: int) -> dict[str, Any]:
+    """Samples a second with a 95 % interval, and step times, from milliseconds a step of each segment.
+
+    The interval is that of the mean over blocks of 20 steps (1.96 standard errors, carried over to first order). No
+    block reaches over the end of a segment: what lies between two segments is not the loop's.
+    """
+    least = 2 if len(segments) == 1 else 1  # a deviation takes two blocks
+    blocks = [block.mean() for one in segments for block in np.array_split(one, max(least, len(one) // _BLOCK))]
+    intervals = np.concatenate(segments)
     mean = float(intervals.mean())
     half = 1.96 * float(np.std(blocks, ddof=1)) / np.sqrt(len(blocks))
     return {

@@ -161,7 +161,7 @@ def test_a_row_is_measured_on_the_device(kind: str) -> None:
     row = training.run_case(case, PLAN, timing.WallTimer(), None, lambda text: None)
     assert not row["errors"] and set(row["checked"]) == {*training.OURS, *training.PEERS}
     for found in row["variants"].values():
-        assert 0 < found["busy"] <= 1 and found["cold"]["repeats"] >= 30
+        assert 0 < found["busy"] <= 1 and found["cold"]["repeats"] >= 30 and len(found["of_ceiling_rounds"]) == 2
         assert found["smi_percent"] is not None or found["smi_reason"]
 
 
