@@ -109,11 +109,11 @@ def check_average(policy: Policy, averager: GradientAverager, ready: Windows, ra
     windows = ready._replace(observation=ready.observation * (1 + ranks.rank), action=ready.action - ranks.rank)
     loss = action_loss(policy(windows.observation, windows.valid), windows.action, windows.action_valid)
     learning = [one for one in policy.parameters() if one.requires_grad]
-    mean = [one.detach().clone() for one in torch.autograd.grad(loss * averager.share, learning, retain_graph=True)]
+    mean = [one.detach().clone() for one in torch.autograd.grad(loss, learning, averager.share, retain_graph=True)]
     for one in mean:
         dist.all_reduce(one)
     policy.zero_grad(set_to_none=True)
-    (loss * averager.share).backward()
+    loss.backward(averager.share)
     averager.finish()
     for one, wanted in zip(learning, mean, strict=True):
         assert one.grad is not None

@@ -126,7 +126,7 @@ def training_step(
     if averager is None:
         loss.backward()
     else:
-        (loss * averager.share).backward()
+        loss.backward(averager.share)
         averager.finish()
     optimizer.step()
     return loss.detach()

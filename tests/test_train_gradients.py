@@ -43,7 +43,7 @@ RANK = """
         assert torch.equal(one, two)
     for _ in range(2):  # a step leaves the averager as it was
         second.zero_grad(set_to_none=True)
-        (action_loss(second(*windows), wanted, there) * averager.share).backward()
+        action_loss(second(*windows), wanted, there).backward(averager.share)
         averager.finish()
     for (name, one), two in zip(first.named_parameters(), second.parameters(), strict=True):
         if one.requires_grad:
