@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-# How the gradients are parted, by their number of elements. Nothing is left to hide the last group's way, so it is small;
+# How the gradients are parted, by their number of elements. The last group goes when backward is over, so it is small;
 # parted more evenly, the first collective takes from backward what it saves.
 SHARES = (0.96, 0.04)
 _WORD = 4  # elements of float32 in 16 bytes, which kernels read at once where an address allows it
@@ -66,8 +66,7 @@ class _Group:
         self.views = [part.view_as(one) for part, one in zip(self._filled.split(sizes), self.parameters, strict=True)]
 
     def gather(self) -> None:
-        """Copies the gradients to the buffer. torch.cat spreads them over the GPU; torch._foreach_copy_ would give each
-        block 65536 elements, too few blocks for a model of this size."""
+        """Copies the gradients to the buffer, in one kernel."""
         gradients = [one.grad for one in self.parameters if one.grad is not None]  # all: each hook follows a gradient
         torch.cat([one.reshape(-1) for one in gradients], out=self._filled)
 
