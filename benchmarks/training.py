@@ -301,8 +301,10 @@ def run_case(case: TrainingCase, plan: Plan, timer: Timer, ceiling: float | None
             finally:
                 feed.close()
 
-        feeds = (*OURS, *(() if plan.ours_only else PEERS))
-        row["variants"] = variants(take_turns(case.rounds, feeds, take, row["errors"], say), case.batch)
+        # Peers are far from the ceiling, and their processes take longer to start than their steps to be measured.
+        peers = () if plan.ours_only else PEERS
+        rounds = take_turns(case.rounds, OURS, take, row["errors"], say, once=peers)
+        row["variants"] = variants(rounds, case.batch, row["errors"])
     row["compiled"] = plan.compile_modes[0] if plan.compile_modes else None
     row["seconds"] = round(time.monotonic() - begin, 1)
     return row

@@ -7,7 +7,7 @@ of another minute, and the median over rounds leaves out a round in which the ho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,12 @@ Round = Sequence[Turn]
 
 
 def take_turns(
-    rounds: int, feeds: Sequence[str], take: Callable[[str], Turn], errors: dict[str, str], say: Say
+    rounds: int,
+    feeds: Sequence[str],
+    take: Callable[[str], Turn],
+    errors: dict[str, str],
+    say: Say,
+    once: Sequence[str] = (),
 ) -> list[Round]:
     """All rounds' turns, in the order in which they were taken.
 
@@ -50,11 +55,12 @@ def take_turns(
         take: a feed's turn.
         errors: takes what a feed raised. It is not tried again; an error of `READY` ends all.
         say: is told whose turn it is.
+        once: more feeds, that have a turn in the first round alone: those that start too slowly for more of them.
     """
     found: list[Round] = []
     for number in range(1, rounds + 1):
         turns = [take(READY)]
-        for name in feeds:
+        for name in (*feeds, *(once if number == 1 else ())):
             if name in errors:
                 continue
             say(f"round {number} of {rounds}: {name}")
@@ -67,8 +73,8 @@ def take_turns(
     return found
 
 
-def variants(rounds: Sequence[Round], batch: int) -> dict[str, Any]:
-    """The figures of every feed that had its turn in each round, over all its segments."""
+def variants(rounds: Sequence[Round], batch: int, errors: Container[str] = ()) -> dict[str, Any]:
+    """The figures of every feed but those with errors, over all its segments."""
     by_feed: dict[str, list[list[Turn]]] = {}
     for turns in rounds:
         for name in dict.fromkeys(turn.feed for turn in turns):
@@ -76,7 +82,7 @@ def variants(rounds: Sequence[Round], batch: int) -> dict[str, Any]:
     return {
         name: _variant([turn for turns in own for turn in turns], _shares(name, rounds, own), batch)
         for name, own in by_feed.items()
-        if len(own) == len(rounds)
+        if name not in errors
     }
 
 

@@ -65,6 +65,8 @@ class CapturedStep:
             if not group.get("capturable"):
                 raise ValueError("optimizer: expected one whose steps may be captured (capturable=True)")
             group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=device).clone()
+        # What the graph reads and writes must live as long as it does, whatever becomes of the caller's references.
+        self._holds = (policy, optimizer, averager, model)
         self._windows = Windows(*(tensor.clone() for tensor in windows))
         called = policy if model is None else model
         stream = stream or torch.cuda.Stream(device)

@@ -108,12 +108,16 @@ def test_our_windows_are_those_of_the_recording(name: str, dataset: datasets.Dat
 def test_a_row_is_measured() -> None:
     said: list[str] = []
     row = training.run_case(replace(TINY, form="rlds"), PLAN, timing.WallTimer(), None, said.append)
-    assert not row["errors"] and row["checked"] == dict.fromkeys([*training.OURS, *training.PEERS], 8 * 2)
+    assert not row["errors"] and row["checked"] == {
+        **dict.fromkeys(training.OURS, 8 * 2),
+        **dict.fromkeys(training.PEERS, 8),
+    }
     assert list(row["variants"]) == ["ready", *training.OURS, *training.PEERS]
     for name, found in row["variants"].items():
-        segments = 5 if name == "ready" else 1  # a round
-        assert found["cold"]["repeats"] == 6 * segments and len(found["prepared_s"]) == 2 * segments
-        assert 0 < found["busy"] <= 1 and found["of_ceiling"] > 0 and len(found["of_ceiling_rounds"]) == 2
+        rounds = 1 if name in training.PEERS else 2
+        turns = 5 + 3 if name == "ready" else rounds
+        assert found["cold"]["repeats"] == 3 * turns and len(found["prepared_s"]) == turns
+        assert 0 < found["busy"] <= 1 and found["of_ceiling"] > 0 and len(found["of_ceiling_rounds"]) == rounds
         low, high = found["samples_per_second_ci95"]
         assert low <= found["samples_per_second"] <= high
         assert found["host_memory"]["main_peak"] > 1 << 20

@@ -91,10 +91,20 @@ def test_a_feed_that_fails_is_not_tried_again() -> None:
     rounds, errors = taken(host)
     assert errors == {"store": "ValueError: disk is gone"}
     assert host.taken.count("store") == 2 and host.taken.count("loader") == 3
-    found = variants(rounds, 32)
+    found = variants(rounds, 32, errors)
     assert list(found) == [READY, "loader", "torch-numpy"]
     assert found["loader"]["of_ceiling_rounds"] == pytest.approx([1.0] * 3, abs=0.01)
     assert found["torch-numpy"]["of_ceiling"] == pytest.approx(0.8, abs=0.01)
+
+
+def test_some_feeds_have_one_turn() -> None:
+    host, errors = Host(feeds={"torch-device": 2.0}), {}
+    rounds = take_turns(2, ["store"], host, errors, lambda text: None, once=["torch-device"])
+    assert host.taken == [READY, "store", READY, "torch-device", READY, READY, "store", READY]
+    found = variants(rounds, 32, errors)
+    assert list(found) == [READY, "store", "torch-device"] and len(found["store"]["of_ceiling_rounds"]) == 2
+    assert found["torch-device"]["of_ceiling_rounds"] == pytest.approx([0.5], abs=0.01)
+    assert len(found["torch-device"]["prepared_s"]) == 1
 
 
 def test_an_error_of_the_ceiling_ends_the_row() -> None:
