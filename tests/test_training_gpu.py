@@ -160,8 +160,10 @@ def test_a_row_is_measured_on_the_device(kind: str) -> None:
     case = replace(TINY, step=kind, steps=30)
     row = training.run_case(case, PLAN, timing.WallTimer(), None, lambda text: None)
     assert not row["errors"] and set(row["checked"]) == {*training.OURS, *training.PEERS}
-    for found in row["variants"].values():
-        assert 0 < found["busy"] <= 1 and found["cold"]["repeats"] >= 30 and len(found["of_ceiling_rounds"]) == 2
+    for name, found in row["variants"].items():
+        rounds = 1 if name in training.PEERS else 2
+        assert 0 < found["busy"] <= 1 and found["cold"]["repeats"] >= 15 * rounds
+        assert len(found["of_ceiling_rounds"]) == rounds
         assert found["smi_percent"] is not None or found["smi_reason"]
 
 
