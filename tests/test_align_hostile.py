@@ -310,6 +310,24 @@ def test_with_rows_only_what_is_read_is_checked() -> None:
     assert (caught.value.fault, caught.value.row, caught.value.position) == ("time_not_finite", 1, 1)
 
 
+@pytest.mark.parametrize("sequences", [40, 4000])  # of 4000 too many to remember which were looked through
+@pytest.mark.parametrize("backend", HOST)
+def test_a_bad_clock_is_found_however_often_it_is_drawn(backend: Backend, sequences: int) -> None:
+    """The host looks once through a sequence that many rows draw, and only through those that are drawn."""
+    generator = torch.Generator().manual_seed(3)
+    times = torch.arange(30, dtype=torch.int64).repeat(sequences, 1)
+    values = torch.rand(sequences, 30, 2, generator=generator)
+    rows = torch.randint(0, 37, (60,), generator=generator)
+    targets = torch.randint(0, 30, (60, 4), generator=generator)
+    want = values[rows[:, None], targets]
+    assert_same_bits(backend.resample(values, times, targets, rows=rows), want)
+    times[39, 20:] = 0
+    assert_same_bits(backend.resample(values, times, targets, rows=rows), want)  # nobody draws it
+    rows[[20, 21, 50]] = 39
+    with pytest.raises((robocache.DataError, CApiError), match="stream 0, sequence 39, sample 20 is earlier"):
+        backend.resample(values, times, targets, rows=rows)
+
+
 @pytest.mark.parametrize("backend", [pytest.param(CPU, id="cpu"), pytest.param(C_API, id="c")])
 @faults
 def test_a_fault_leaves_out_as_it_was(backend: Backend, name: str) -> None:

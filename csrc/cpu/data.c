@@ -4,6 +4,7 @@
  * finds the first fault.
  */
 #include "locate.h"
+#include "scratch.h"
 
 #include <math.h>
 #include <stdatomic.h>
@@ -234,11 +235,50 @@ static int64_t longest_row(const rc_stream *stream, int64_t batch) {
     return longest;
 }
 
+#define MAP_BYTES_PER_ROW 64 /* clearing so many costs less than looking through any sequence worth the map */
+
 typedef struct scan {
     const rc_align_call *call;
-    int64_t longest[RC_MAX_STREAMS]; /* -1: the batch does not share the stream's times */
+    int64_t longest[RC_MAX_STREAMS];    /* -1: the batch does not share the stream's times */
+    atomic_uchar *seen[RC_MAX_STREAMS]; /* by sequence: its times are looked through; NULL: not kept */
     atomic_bool found;
 } scan;
+
+/* Rows drawn from a packed dataset meet the same sequences again and again; each is looked through once. */
+static bool keeps_seen(const rc_align_call *call, int32_t s) {
+    const rc_stream *stream = &call->streams[s];
+    return stream->rows && call->batch > 1 && stream->num_sequences <= MAP_BYTES_PER_ROW * call->batch;
+}
+
+/* Memory for the maps of `job`, to be given back; NULL: none wanted, or none to be had, and it goes without. */
+static void *map_seen(scan *job) {
+    size_t bytes = 0;
+    for (int32_t s = 0; s < job->call->num_streams; ++s) {
+        bytes += keeps_seen(job->call, s) ? (size_t)job->call->streams[s].num_sequences : 0;
+    }
+    atomic_uchar *memory = bytes > 0 ? rc_take_scratch(bytes * sizeof *memory) : NULL;
+    if (!memory) {
+        return NULL;
+    }
+    for (size_t k = 0; k < bytes; ++k) {
+        atomic_init(&memory[k], 0);
+    }
+    atomic_uchar *next = memory;
+    for (int32_t s = 0; s < job->call->num_streams; ++s) {
+        if (keeps_seen(job->call, s)) {
+            job->seen[s] = next;
+            next += job->call->streams[s].num_sequences;
+        }
+    }
+    return memory;
+}
+
+/* Whether another row, of this thread or another, looks or has looked through the times of output row b. */
+static bool seen_before(const scan *job, int32_t s, int64_t b) {
+    const int64_t r = job->call->streams[s].rows[b];
+    return r >= 0 && r < job->call->streams[s].num_sequences &&
+           atomic_exchange_explicit(&job->seen[s][r], 1, memory_order_relaxed) != 0;
+}
 
 static void scan_rows(int64_t begin, int64_t end, void *context) {
     scan *job = context;
@@ -251,7 +291,9 @@ static void scan_rows(int64_t begin, int64_t end, void *context) {
         const int64_t b = item % call->batch;
         const int64_t *rows = call->streams[s].rows;
         uint32_t known = 0;
-        if (job->longest[s] >= 0 ? b != job->longest[s] : rows && item > begin && b > 0 && rows[b] == rows[b - 1]) {
+        if (job->longest[s] >= 0 ? b != job->longest[s]
+            : job->seen[s]       ? seen_before(job, s, b)
+                                 : rows && item > begin && b > 0 && rows[b] == rows[b - 1]) {
             known |= RC_KNOWN_TIMES;
         }
         if (s > 0 || (b > 0 && call->targets_stride[0] == 0)) { /* a finite offset makes no NaN */
@@ -282,7 +324,9 @@ rc_status rc_check_data(const rc_align_call *call) {
     }
     const int64_t row_cost = samples / call->num_streams + call->num_targets / call->num_streams + 8;
     const int64_t grain = 1 + (64 * 1024) / row_cost;
+    void *maps = map_seen(&job);
     rc_run(call->parallel_for, call->pool, call->batch * call->num_streams, grain, scan_rows, &job);
+    rc_give_scratch(maps);
     if (!atomic_load(&job.found)) {
         return RC_OK;
     }
