@@ -41,8 +41,9 @@ def without_paths(value: Any) -> Any:
 def commit() -> dict[str, Any]:
     """The commit and whether the tree was dirty. Where the checkout holds no git data, ROBOCACHE_COMMIT tells
     ("<hash>" or "<hash>-dirty"), and `source` says which of the two it was."""
+    top = _first_line("git", "rev-parse", "--show-toplevel")
     head = _first_line("git", "rev-parse", "HEAD")
-    if head:
+    if head and top and Path(top).resolve() == ROOT:  # not of a repository around an unpacked source distribution
         status = _first_line("git", "status", "--porcelain", "--", ".", ":!benchmarks/results")
         return {"commit": head, "dirty": bool(status), "source": "git"}
     told = os.environ.get("ROBOCACHE_COMMIT", "")

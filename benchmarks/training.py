@@ -306,5 +306,5 @@ def run_case(case: TrainingCase, plan: Plan, timer: Timer, ceiling: float | None
         rounds = take_turns(case.rounds, OURS, take, row["errors"], say, once=peers)
         row["variants"] = variants(rounds, case.batch, row["errors"])
     row["compiled"] = plan.compile_modes[0] if plan.compile_modes else None
-    row["seconds"] = round(time.monotonic() - begin, 1)
+    row["measured_s"] = round(time.monotonic() - begin, 1)
     return row

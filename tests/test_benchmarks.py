@@ -300,6 +300,30 @@ def test_commit_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert provenance.commit()["commit"] is None
 
 
+def test_the_commit_of_a_repository_around_the_sources_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    around = {"--show-toplevel": str(provenance.ROOT.parent), "HEAD": "abc123", "--porcelain": ""}
+    monkeypatch.setattr(provenance, "_first_line", lambda *command: next(v for k, v in around.items() if k in command))
+    monkeypatch.delenv("ROBOCACHE_COMMIT", raising=False)
+    assert provenance.commit() == {"commit": None, "dirty": None, "source": "none"}
+    around["--show-toplevel"] = str(provenance.ROOT)
+    assert provenance.commit() == {"commit": "abc123", "dirty": False, "source": "git"}
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [([], ""), (["--repeats", "20"], "-partial"), (["--no-host"], "-partial"), (["--check", "peer"], "-partial")],
+)
+def test_what_is_no_full_run_is_not_written_as_one(options: list[str], part: str) -> None:
+    parsed = command.parse(["--device", "cpu", "--suite", "align", *options])
+    assert command.default_path(parsed, "align").name == f"align{part}.json"
+
+
+def test_only_a_quick_run_cuts_slow_calls_short() -> None:
+    for options, budget in ([], None), (["--quick"], 0.02):
+        parsed = command.parse(["--device", "cpu", *options])
+        assert command.make_plan(parsed, "voxelize").budget_s == budget
+
+
 def test_slug() -> None:
     assert provenance.slug("NVIDIA H200") == "nvidia-h200"
     assert provenance.slug("AMD EPYC (Genoa)  9B14") == "amd-epyc-genoa-9b14"
