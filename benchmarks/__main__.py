@@ -173,6 +173,8 @@ def run(
     results: dict[str, Any] = {"schema": SCHEMA, "suite": suite, "device": options.device}
     results["provenance"] = provenance.provenance(options.device, argv)
     results["plan"] = {"repeats": plan.repeats, "rotate_bytes": plan.rotate_bytes, "max_sets": plan.max_sets}
+    if options.quick:
+        results["plan"]["quick"] = True
     if options.quick and suite == "voxelize":
         results["plan"]["tiny"] = list(_TINY)
     if plan.budget_s is not None:

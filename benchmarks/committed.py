@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .comparable import NO_EVIDENCE, suite_of
 from .provenance import ROOT
-from .report import suite_of
 from .tables import SUITES
 
 RESULTS = ROOT / "benchmarks" / "results"
-_NO_EVIDENCE = ("-quick", "-partial")  # endings of files that are no whole run
 
 
 def paths(folder: Path = RESULTS, machines: Sequence[str] = ()) -> list[Path]:
@@ -20,7 +19,7 @@ def paths(folder: Path = RESULTS, machines: Sequence[str] = ()) -> list[Path]:
     found = {
         path: json.loads(path.read_text())
         for path in folder.glob("*/*.json")
-        if not path.stem.endswith(_NO_EVIDENCE) and (not machines or path.parent.name in machines)
+        if not path.stem.endswith(NO_EVIDENCE) and (not machines or path.parent.name in machines)
     }
     return sorted((path for path in found if "cases" in found[path]), key=lambda path: _order(path, found[path]))
 

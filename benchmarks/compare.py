@@ -1,10 +1,13 @@
-"""The ratchet: `python -m benchmarks.compare BASE NEW [--markdown FILE] [--tighten [--out FILE]] [--anyway]`.
+"""The ratchet: `python -m benchmarks.compare BASE NEW [--markdown FILE] [--partial] [--anyway] [--tighten]`.
 
-BASE and NEW are results files of one suite, or folders with one file a suite. Exit status 0: nothing got slower;
-1: a case is slower than its baseline beyond noise (verdicts.py says what that means), missing or in error; 2: the files
-cannot be compared (other machine, other suite or device, another schema, unreadable); `--anyway` compares results of
-different machines or plans all the same. `--tighten` takes rows that got faster beyond noise into the baseline, each
-with the provenance of its run.
+BASE and NEW are results files of one suite, folders with one file a suite, or folders of such folders, one a machine.
+Exit status 0: nothing got slower; 1: a case is slower than its baseline beyond noise (verdicts.py says what that
+means), measures something else under its old name, is missing or in error; 2: a suite cannot be compared (no baseline,
+another machine or plan, another schema, unreadable), and nothing lost. The report of `--markdown` is always written.
+
+`--partial` leaves out the suites and cases that the new results' own arguments (`--suite`, `--cases`, `--filter`) did
+not choose. `--anyway` compares results of different machines or plans all the same. `--tighten` takes what got faster
+beyond noise into the baseline, if nothing lost (tighten.py).
 """
 
 from __future__ import annotations
@@ -13,82 +16,22 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .verdicts import MEDIAN_LIMIT, P99_LIMIT, Ratio, Verdict, compare_results, measurements
-
-SCHEMAS = (1,)  # that this code reads
-
-
-class Incomparable(Exception):
-    """Why two files cannot be compared."""
-
-
-# ---- Reading ---------------------------------------------------------------------------------------------------------
-
-
-def read(path: Path) -> dict[str, Any]:
-    """A results file; Incomparable where it is none, or of a schema that is not known here."""
-    try:
-        results: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise Incomparable(f"{path.name}: not a results file: {error}") from None
-    if not isinstance(results, dict) or results.get("schema") not in SCHEMAS:
-        found = results.get("schema") if isinstance(results, dict) else type(results).__name__
-        raise Incomparable(f"{path.name}: expected schema {' or '.join(map(str, SCHEMAS))}, got {found}")
-    for key in ("device", "cases", "provenance", "plan"):
-        if key not in results:
-            raise Incomparable(f"{path.name}: holds no {key!r}")
-    return results
-
-
-def machine(results: dict[str, Any]) -> str:
-    """What must be equal for times to be comparable: the GPU, or the CPU and the threads used."""
-    facts = results["provenance"]
-    if results["device"] == "cuda":
-        return str(facts["gpu"])
-    return f"{facts['cpu']}, {facts['threads']} threads"
-
-
-def check_comparable(base: dict[str, Any], new: dict[str, Any], anyway: bool) -> None:
-    """Incomparable unless both are of one suite and device and, without `anyway`, of one machine and plan."""
-    for name, of in (("suite", lambda r: r.get("suite", "align")), ("device", lambda r: r["device"])):
-        if of(base) != of(new):
-            raise Incomparable(f"{name}: the baseline is of {of(base)}, the new results of {of(new)}")
-    if anyway:
-        return
-    if machine(base) != machine(new):
-        raise Incomparable(f"machine: the baseline is of {machine(base)}, the new results of {machine(new)}")
-    for key in ("rotate_bytes", "max_sets", "tiny"):
-        if base["plan"].get(key) != new["plan"].get(key):
-            raise Incomparable(f"plan: {key} is {base['plan'].get(key)} in the baseline, {new['plan'].get(key)} now")
-
-
-def pairs(base: Path, new: Path) -> list[tuple[Path, Path]]:
-    """The files to compare: two files, or each suite's file of two folders. A suite that is gone is an error."""
-    if base.is_dir() != new.is_dir():
-        raise Incomparable("expected two files or two folders")
-    if not base.is_dir():
-        return [(base, new)]
-    names = sorted(path.name for path in base.glob("*.json") if is_results(path))
-    if not names:
-        raise Incomparable(f"{base.name}: no results files in it")
-    gone = [name for name in names if not (new / name).exists()]
-    if gone:
-        raise Incomparable(f"{new.name}: no {', '.join(gone)} in it")
-    return [(base / name, new / name) for name in names]
-
-
-def is_results(path: Path) -> bool:
-    """True for a harness's results, not for the summaries of test runs that lie beside them, nor for the suite
-    dispatch: its rows hold no intervals, and its table says itself whether its bars are held."""
-    try:
-        content = json.loads(path.read_text())
-        return "cases" in content and content.get("suite") != "dispatch"
-    except (OSError, ValueError):
-        return True  # read() says what is wrong
-
+from .comparable import Pair, asked_for, check_comparable, host, machine, origins, pairs, read, suite_of
+from .tighten import check_source, tightened
+from .verdicts import (
+    MEDIAN_LIMIT,
+    P99_LIMIT,
+    Incomparable,
+    Ratio,
+    Verdict,
+    compare_results,
+    host_verdicts,
+    new_row,
+)
 
 # ---- Telling ---------------------------------------------------------------------------------------------------------
 
@@ -119,25 +62,49 @@ def _table(verdicts: Sequence[Verdict]) -> str:
 
 
 def _from(results: dict[str, Any]) -> str:
-    facts = results["provenance"]
-    git = facts["git"]
-    dirty = " with uncommitted changes" if git["dirty"] else ""
-    return f"{(git['commit'] or 'unknown')[:12]}{dirty}, torch {facts['torch']}, {facts['date'][:10]}"
+    told = ", ".join(f"{commit} of {date}" for commit, date in origins(results))
+    return f"{told}, torch {results['provenance'].get('torch')}"
 
 
-def markdown(base: dict[str, Any], new: dict[str, Any], verdicts: Sequence[Verdict]) -> str:
-    """A report for a pull request: what lost first, then what gained or is new, the rest folded."""
+def _notes(base: dict[str, Any] | None, new: dict[str, Any], verdicts: Sequence[Verdict]) -> list[str]:
+    """What a reader must know of how far the judgement reaches."""
+    notes = []
+    if base is None:
+        notes.append("The baseline holds no results of this suite. Commit those of a whole run to have it judged.")
+    elif machine(base) != machine(new):
+        notes.append(f"The baseline is of another machine: {machine(base)}.")
+    if base is not None and base.get("host") and host(base) != host(new):
+        notes.append(
+            f"The host's costs are not judged: the baseline's are of {host(base)}, the new ones of {host(new)}."
+        )
+    if new.get("complete") is not True:
+        notes.append("The run that measured did not end well: its log says why.")
+    unjudged = sum(one.tail_unjudged for one in verdicts)
+    if unjudged:
+        notes.append(f"P99 of {unjudged} measurements is not judged: too few timings, or no interval of it in a file.")
+    return notes
+
+
+def markdown(base: dict[str, Any] | None, new: dict[str, Any], verdicts: Sequence[Verdict], left_out: int = 0) -> str:
+    """A report for a pull request: what lost first, then what gained or is new, the rest folded.
+
+    Args:
+        base, new, verdicts: the results, and what was judged.
+        left_out: cases of the baseline that the new results' arguments did not choose.
+    """
     lost = [one for one in verdicts if one.lost]
     told = [one for one in verdicts if one.verdict in ("faster", "noise", "new")]
     rest = [one for one in verdicts if one.verdict == "same"]
     head = f"{len(lost)} of {len(verdicts)} measurements lost" if lost else f"{len(verdicts)} measurements, none lost"
-    parts = [f"### {new.get('suite', 'align')} on {machine(new)}: {head}"]
-    if machine(base) != machine(new):
-        parts.append(f"The baseline is of another machine: {machine(base)}.")
-    parts.append(
-        f"Base {_from(base)}; new {_from(new)}. Lost means: over {MEDIAN_LIMIT:.2f} x the base's median or "
-        f"{P99_LIMIT:.2f} x its P99 with the whole 95 % interval of the ratio, missing, or in error."
-    )
+    parts = [f"### {suite_of(new)} on {machine(new)}: {head}", *_notes(base, new, verdicts)]
+    if left_out:
+        parts.append(f"A part was measured: {left_out} cases of the baseline were not asked for.")
+    if base is not None:
+        parts.append(
+            f"Base {_from(base)}; new {_from(new)}. Lost means: over {MEDIAN_LIMIT:.2f} x the base's median or "
+            f"{P99_LIMIT:.2f} x its P99 with the whole 95 % interval of the ratio, another measurement under the old "
+            f"name, missing, or in error."
+        )
     if lost:
         parts.append(_table(lost))
     if told:
@@ -151,31 +118,53 @@ def text(verdicts: Sequence[Verdict]) -> str:
     """A line for each measurement that is not the same, and the sum."""
     lines = [": ".join((" ".join(_cells(one)[:2]), *_cells(one)[4:])) for one in verdicts if one.verdict != "same"]
     counts = {name: sum(one.verdict == name for one in verdicts) for name in dict.fromkeys(v.verdict for v in verdicts)}
-    return "\n".join([*lines, ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing to compare"])
-
-
-# ---- Tightening ------------------------------------------------------------------------------------------------------
-
-
-def tightened(base: dict[str, Any], new: dict[str, Any], verdicts: Sequence[Verdict]) -> tuple[dict[str, Any], int]:
-    """The baseline with the rows that are new or got faster, none of whose measurements lost, and how many those are.
-
-    Every row then says where it came from: row["provenance"] is that of its own run.
-    """
-    lost = {one.case for one in verdicts if one.lost}
-    better = {one.case for one in verdicts if one.verdict in ("faster", "new")} - lost
-    rows = {row["name"]: _with_provenance(row, base) for row in base["cases"]}
-    for row in new["cases"]:
-        if row["name"] in better and any(True for _ in measurements(row)):
-            rows[row["name"]] = _with_provenance(row, new)
-    return {**base, "cases": list(rows.values())}, len(better)
-
-
-def _with_provenance(row: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
-    return row if "provenance" in row else {**row, "provenance": results["provenance"]}
+    unjudged = sum(one.tail_unjudged for one in verdicts)
+    told = [f"{count} {name}" for name, count in counts.items()] + ([f"{unjudged} without P99"] if unjudged else [])
+    return "\n".join([*lines, ", ".join(told) or "nothing to compare"])
 
 
 # ---- The command -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Outcome:
+    """What was found, suite by suite."""
+
+    reports: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    lost: bool = False
+    merged: list[tuple[Path, dict[str, Any], int]] = field(default_factory=list)
+
+    def refuse(self, name: str, words: str) -> None:
+        self.refused.append(words)
+        self.reports.append(f"### {name}: not compared\n\n{words}\n")
+
+
+def judge_suite(base: dict[str, Any] | None, new: dict[str, Any]) -> list[Verdict]:
+    """Every verdict of a suite's results; the host's costs are judged on one processor alone."""
+    if base is None:
+        return [one for row in new["cases"] for one in new_row(row)] + host_verdicts({}, new.get("host") or {})
+    known = base.get("host") or {} if host(base) == host(new) else {}
+    return compare_results(base, new) + host_verdicts(known, new.get("host") or {})
+
+
+def _compare(pair: Pair, options: argparse.Namespace, outcome: Outcome) -> None:
+    if pair.new is None:
+        raise Incomparable(pair.why)
+    new, base, stored = read(pair.new), None, None
+    if pair.base is not None:
+        stored = read(pair.base)
+        check_comparable(stored, new, options.anyway)
+        base = asked_for(stored, new) if options.partial else stored
+    if options.tighten and stored is not None:
+        check_source(new)
+    verdicts = judge_suite(base, new)
+    print(f"{suite_of(new)}:\n{text(verdicts)}")
+    left_out = len(stored["cases"]) - len(base["cases"]) if stored and base else 0
+    outcome.reports.append(markdown(base, new, verdicts, left_out))
+    outcome.lost = outcome.lost or any(one.lost for one in verdicts)
+    if pair.base is not None and stored is not None:
+        outcome.merged.append((pair.base, *tightened(stored, new, verdicts)))
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -184,41 +173,48 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("new", type=Path, help="the new results: a file, or a folder")
     parser.add_argument("--markdown", type=Path, help="also write a report for a pull request to this file")
     parser.add_argument("--anyway", action="store_true", help="compare different machines or plans")
-    parser.add_argument("--tighten", action="store_true", help="take better rows into the baseline, if nothing lost")
+    parser.add_argument(
+        "--partial", action="store_true", help="what the new results' arguments left out is not missing"
+    )
+    parser.add_argument(
+        "--tighten", action="store_true", help="take what got faster into the baseline, if nothing lost"
+    )
     parser.add_argument("--out", type=Path, help="with --tighten: the merged baseline goes here instead (one suite)")
     options = parser.parse_args(argv)
     if options.out and not options.tighten:
         parser.error("--out: expected --tighten beside it")
+    if options.anyway and options.tighten:
+        parser.error("--tighten: expected no --anyway beside it: times of another machine or plan are no baseline")
     return options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
-    reports, lost, merged = [], False, []
+    outcome = Outcome()
     try:
-        for base_path, new_path in pairs(options.base, options.new):
-            base, new = read(base_path), read(new_path)
-            check_comparable(base, new, options.anyway)
-            verdicts = compare_results(base, new)
-            print(f"{base.get('suite', 'align')}:\n{text(verdicts)}")
-            reports.append(markdown(base, new, verdicts))
-            lost = lost or any(one.lost for one in verdicts)
-            merged.append((base_path, *tightened(base, new, verdicts)))
-        if options.out and len(merged) > 1:
+        found = pairs(options.base, options.new, options.partial)
+        if options.out and len(found) > 1:
             raise Incomparable("--out: expected results of one suite")
     except Incomparable as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        found = []
+        outcome.refuse("ratchet", str(error))
+    for pair in found:
+        try:
+            _compare(pair, options, outcome)
+        except Incomparable as error:
+            outcome.refuse(pair.name, str(error))
+    for words in outcome.refused:
+        print(f"error: {words}", file=sys.stderr)
     if options.markdown:
         options.markdown.parent.mkdir(parents=True, exist_ok=True)
-        options.markdown.write_text("\n".join(reports))
-    if options.tighten and not lost:
-        for path, results, count in merged:
+        options.markdown.write_text("\n".join(outcome.reports))
+    if options.tighten and not outcome.lost and not outcome.refused:
+        for path, results, count in outcome.merged:
             target = options.out or path
             if count or options.out:
                 target.write_text(json.dumps(results, indent=1) + "\n")
-            print(f"{target.name}: {count} rows tightened")
-    return int(lost)
+            print(f"{target.name}: {count} measurements tightened")
+    return 1 if outcome.lost else 2 if outcome.refused else 0
 
 
 if __name__ == "__main__":

@@ -14,18 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from . import training_table
+from .comparable import origins, suite_of
 from .tables import microseconds, table_of
 
 
 def markers(suite: str) -> tuple[str, str]:
     """What stands before and behind a suite's tables."""
     return f"<!-- bench:{suite}:begin -->", f"<!-- bench:{suite}:end -->"
-
-
-def suite_of(results: dict[str, Any]) -> str:
-    """Results that say no suite are of the first."""
-    name: str = results.get("suite", "align")
-    return name
 
 
 def line(row: dict[str, Any], results: dict[str, Any]) -> str:
@@ -80,20 +75,25 @@ def machine_words(results: dict[str, Any]) -> str:
     return f"{facts['cpu']}, {facts['threads']} threads"
 
 
+def _commits(results: dict[str, Any]) -> str:
+    """The commit of a file and its date, and those of measurements that came into it later."""
+    (commit, date), *later = origins(results)
+    told = " and ".join(f"{one} of {day}" for one, day in later)
+    return f"Commit {commit}, {date}" + (f"; some measurements of ours of commit {told}." if told else ".")
+
+
 def caption(results: dict[str, Any]) -> str:
     facts = results["provenance"]
-    git = facts["git"]
-    commit = (git["commit"] or "unknown")[:12] + (" (with uncommitted changes)" if git["dirty"] else "")
+    commits = _commits(results)
     if suite_of(results) == "dispatch":
         return (
             f"Geometric means of microseconds a call over sizes that tuning did not see; wall time, host tensors. "
-            f"{machine_words(results)}; {facts['cpu']}, {facts['threads']} threads, torch {facts['torch']}. "
-            f"Commit {commit}, {facts['date'][:10]}."
+            f"{machine_words(results)}; {facts['cpu']}, {facts['threads']} threads, torch {facts['torch']}. {commits}"
         )
     if suite_of(results) == "training":
         return (
             f"{training_table.caption(results)} {machine_words(results)}; {facts['cpu']}, {facts['cpu_count']} cores, "
-            f"torch {facts['torch']}. Commit {commit}, {facts['date'][:10]}."
+            f"torch {facts['torch']}. {commits}"
         )
     bandwidth = results["bandwidth"]["bytes_per_second"] / 1e9
     what = "device time by CUDA-graph replay over rotated inputs" if results["device"] == "cuda" else "wall time"
@@ -105,7 +105,7 @@ def caption(results: dict[str, Any]) -> str:
     return (
         f"Microseconds a call, median of {most}{results['plan']['repeats']} timings with the half width of its 95 % "
         f"confidence interval; {what}. {machine_words(results)}, torch {facts['torch']}; a large copy moves "
-        f"{bandwidth:.0f} GB/s (read and written) in the same run. Commit {commit}, {facts['date'][:10]}."
+        f"{bandwidth:.0f} GB/s (read and written) in the same run. {commits}"
     )
 
 

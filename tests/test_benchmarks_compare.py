@@ -2,53 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from benchmarks import compare, timing, verdicts
+from benchmarks import attention_cases, cases, comparable, compare, graphs, store, verdicts, voxel_cases
 
-COLD, WARM = "robocache cold", "robocache warm"
-
-
-def stats(us: float, seed: int, noise: float = 0.02, tail: float = 1.0, repeats: int = 100) -> dict[str, Any]:
-    """Statistics of made-up timings around `us`; a tenth takes `tail` times as long."""
-    times = us * np.random.default_rng(seed).normal(1.0, noise, repeats)
-    times[: repeats // 10] *= tail
-    return timing.summarize(times, 1).as_dict()
-
-
-def results(seed: int, factor: float = 1.0, **changes: Any) -> dict[str, Any]:
-    """Three rows, the first `factor` times as slow as the others would make it."""
-    rows = []
-    for number, (name, us) in enumerate((("a", 6.2), ("b", 88.0), ("c", 2800.0))):
-        slow = factor if number == 0 else 1.0
-        variants = {
-            "robocache": {"cold": stats(us * slow, seed + number), "warm": stats(0.7 * us, seed + 10 + number)},
-            "eager": {"cold": stats(us * 9 * slow, seed + 20 + number)},
-        }
-        rows.append({"name": name, "variants": variants, "errors": {}})
-    facts = {"gpu": "A GPU", "torch": "2.11", "date": f"2026-01-0{1 + seed % 9}", "git": {"commit": "f" * 40}}
-    facts["git"]["dirty"] = False
-    made = {"schema": 1, "suite": "align", "device": "cuda", "provenance": facts, "cases": rows}
-    return {**made, "plan": {"repeats": 100, "rotate_bytes": 1, "max_sets": 2}, **changes}
+from .made_results import WARM, compared, found, host_costs, results, stats
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Any:
-    def compared(base: Any, new: Any, *options: str) -> int:
-        for name, content in (("base", base), ("new", new)):
-            (tmp_path / f"{name}.json").write_text(json.dumps(content))
-        return compare.main([str(tmp_path / "base.json"), str(tmp_path / "new.json"), *options])
-
-    return compared
+    return lambda *arguments: compared(tmp_path, *arguments)
 
 
-def found(base: Any, new: Any, case: str = "a", what: str = COLD) -> str:
-    return next(v.verdict for v in verdicts.compare_results(base, new) if (v.case, v.what) == (case, what))
+# ---- Measurements ----------------------------------------------------------------------------------------------------
 
 
 def test_a_planted_loss_of_15_percent_fails(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,8 +38,8 @@ def test_noise_does_not_fail(seed: int) -> None:
 
 def test_over_the_limit_within_wide_intervals_is_noise(run: Any) -> None:
     base, new = results(1), results(2)
-    base["cases"][0]["variants"]["robocache"]["cold"] = stats(6.2, 1, noise=0.2, repeats=20)
-    new["cases"][0]["variants"]["robocache"]["cold"] = stats(6.2 * 1.15, 2, noise=0.2, repeats=20)
+    base["cases"][0]["variants"]["robocache"]["cold"] = stats(6.2, 1, noise=0.2)
+    new["cases"][0]["variants"]["robocache"]["cold"] = stats(6.2 * 1.15, 2, noise=0.2)
     assert found(base, new) == "noise" and run(base, new) == 0
 
 
@@ -91,6 +62,62 @@ def test_files_without_intervals_of_p99_are_read(run: Any, tmp_path: Path) -> No
     assert run(base, new, "--markdown", str(tmp_path / "report.md")) == 0
     assert "P99 not judged" in (tmp_path / "report.md").read_text()
     assert run(base, results(2, factor=1.15)) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("median", math.nan),
+        ("median", 0.0),
+        ("median", -6.2),
+        ("median", None),
+        ("median", "6.2"),
+        ("p99", math.inf),
+        ("ci95", None),
+        ("ci95", [6.0, math.nan]),
+        ("ci95", [7.0, 6.0]),
+        ("ci95", [0.1, 0.2]),  # not around the median
+        ("ci95_p99", None),
+        ("ci95_p99", [6.5]),
+        ("repeats", None),
+    ],
+)
+def test_statistics_that_are_none_are_errors(
+    run: Any, capsys: pytest.CaptureFixture[str], key: str, value: Any
+) -> None:
+    base, new = results(1), results(2)
+    new["cases"][0]["variants"]["robocache"]["cold"][key] = value
+    assert found(base, new) == "error" and run(base, new) == 1
+    assert f"error: {key}: expected" in capsys.readouterr().out
+    base, new = results(1), results(2)
+    new["cases"][0]["variants"]["robocache"]["cold"].pop(key)
+    assert found(base, new) == "error" and run(base, new) == 1
+    new["cases"][0]["variants"]["robocache"]["cold"] = None
+    assert found(base, new) == "error" and run(base, new) == 1
+
+
+def test_a_baseline_whose_statistics_are_none_is_refused(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    base = results(1)
+    base["cases"][0]["variants"]["robocache"]["cold"]["median"] = 0.0
+    assert run(base, results(2)) == 2
+    assert (
+        "a robocache cold: the baseline's median: expected a finite number above 0, got 0.0" in capsys.readouterr().err
+    )
+
+
+def test_p99_of_few_timings_is_not_judged_and_told(
+    run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, new = results(1), results(2)
+    new["cases"][1]["variants"]["robocache"]["cold"] = stats(88.0, 5, tail=1.6, repeats=90)
+    assert found(base, new, "b") == "same"
+    assert run(base, new, "--markdown", str(tmp_path / "report.md")) == 0
+    assert "1 without P99" in capsys.readouterr().out
+    report = (tmp_path / "report.md").read_text()
+    assert "P99 not judged: 90 timings" in report and "P99 of 1 measurements is not judged" in report
+
+
+# ---- Cases -----------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_gone_or_broken_fails(run: Any) -> None:
@@ -119,6 +146,118 @@ def test_new_cases_are_told_and_broken_new_cases_fail(run: Any) -> None:
     assert run(base, new) == 1
 
 
+@pytest.mark.parametrize("variant", ["op", "ring", "borrow", "store", "loader", "robocache-other"])
+def test_every_variant_of_ours_is_judged(run: Any, variant: str) -> None:
+    base, new = results(1), results(2)
+    for content, us in ((base, 5.0), (new, 6.0)):
+        content["cases"][0]["variants"][variant] = {"cold": stats(us, 3)}
+    assert found(base, new, what=f"{variant} cold") == "slower" and run(base, new) == 1
+    del new["cases"][0]["variants"][variant]
+    assert found(base, new, what=f"{variant} cold") == "missing"
+    new["cases"][0]["errors"][variant] = "out of memory"
+    assert [v.words for v in verdicts.compare_results(base, new) if v.lost] == ["out of memory"]
+    del base["cases"][0]  # a new case whose error is of that variant
+    assert run(base, new) == 1
+
+
+def test_a_new_measurement_of_a_known_case_is_told(run: Any) -> None:
+    base, new = results(1), results(2)
+    del base["cases"][0]["variants"]["robocache"]["warm"]
+    assert found(base, new, what=WARM) == "new" and run(base, new) == 0
+    new["cases"][0]["variants"]["robocache"]["warm"]["median"] = math.nan
+    assert found(base, new, what=WARM) == "error" and run(base, new) == 1
+
+
+def test_a_new_case_without_a_measurement_fails(run: Any) -> None:
+    base, new = results(1), results(2)
+    new["cases"].append({"name": "d", "variants": {}, "errors": {}})
+    assert found(base, new, "d", "case") == "error" and run(base, new) == 1
+
+
+@pytest.mark.parametrize(("key", "value"), [("batch", 31), ("order", "sorted"), ("batch", None)])
+def test_other_work_under_an_old_name_fails(run: Any, capsys: pytest.CaptureFixture[str], key: str, value: Any) -> None:
+    base, new = results(1), results(2)
+    before = new["cases"][0].get(key)
+    new["cases"][0] |= {key: value, "tags": ["published"], "bytes": {"total": 7}, "speedup": {"eager": 9.0}}
+    assert found(base, new, "a", "case") == "changed" and run(base, new) == 1
+    assert f"{key} is {before} in the baseline, {value} now" in capsys.readouterr().out
+    new["cases"][0][key] = before
+    assert run(base, new) == 0  # what measuring leaves in a row may differ
+
+
+SUITES: dict[str, Callable[[str], Any]] = {
+    "align": cases.select,
+    "voxelize": voxel_cases.select,
+    "attention": attention_cases.select,
+    "graphs": lambda device: graphs.select(device, None),
+    "store": store.select,
+}
+
+
+def test_what_rows_hold_beside_outcomes_is_what_describes_the_case() -> None:
+    derived = {"align"}  # attention: the name of the case whose alignment it times
+    for path in sorted((Path(compare.__file__).parent / "results").glob("nvidia-*/*.json")):
+        if comparable.is_results(path) and path.stem in SUITES:
+            described = {case.name: set(case.describe()) for case in SUITES[path.stem]("cuda")}
+            for row in comparable.read(path)["cases"]:
+                assert set(row) - verdicts.MEASURED - derived <= described[row["name"]], row["name"]
+                assert not (described[row["name"]] - {"tags"}) & verdicts.MEASURED
+
+
+def test_a_case_that_stands_twice_is_refused(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    doubled = results(2)
+    doubled["cases"].append(doubled["cases"][0])
+    for base, new in ((results(1), doubled), (doubled, results(3))):
+        assert run(base, new) == 2 and "holds case a more than once" in capsys.readouterr().err
+
+
+# ---- The host's costs ------------------------------------------------------------------------------------------------
+
+
+def host_found(base: Any, new: Any) -> set[str]:
+    return {v.verdict for v in compare.judge_suite(base, new) if v.case == "host"}
+
+
+def test_host_costs_are_judged(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    base, new = results(1, host=host_costs()), results(2, host=host_costs(1.2))
+    assert host_found(base, new) == {"slower"} and run(base, new) == 1
+    assert "host no_grad resample: 1.200" in capsys.readouterr().out
+    assert run(base, results(2, host=host_costs(1.05))) == 0
+    assert run(base, results(2, host=host_costs(0.5))) == 0
+    assert host_found(base, results(2)) == {"missing"} and run(base, results(2)) == 1
+    broken = results(2, host=host_costs())
+    broken["host"]["grad"]["resample"]["median"] = math.nan
+    assert host_found(base, broken) == {"error", "same"} and run(base, broken) == 1
+    failed = results(2, host={**host_costs(), "errors": {"grad": {"resample": "no"}}})
+    del failed["host"]["grad"]["resample"]
+    told = [(v.what, v.words) for v in compare.judge_suite(base, failed) if v.lost]
+    assert told == [("grad resample", "no")] and run(base, failed) == 1
+    assert run(results(1), failed) == 1  # an error needs no baseline
+
+
+def test_a_slower_host_is_no_loss(run: Any) -> None:
+    """clone() tells how fast the host is; a faster one makes nothing of ours slower."""
+    base = results(1, host=host_costs())
+    assert host_found(base, results(2, host=host_costs(1.3, clone=7.5 * 1.3))) == {"noise"}
+    assert host_found(base, results(2, host=host_costs(1.0, clone=7.5 / 2))) == {"same"}
+    assert run(base, results(2, host=host_costs(1.6, clone=7.5 * 1.3))) == 1
+
+
+def test_host_costs_of_another_processor_are_not_judged(run: Any, tmp_path: Path) -> None:
+    base, new = results(1, host=host_costs()), results(2, host=host_costs(1.5))
+    new["provenance"]["cpu_count"] = 64
+    assert run(base, new, "--markdown", str(tmp_path / "report.md")) == 0
+    assert (
+        "The host's costs are not judged: the baseline's are of A CPU, 16 cores" in (tmp_path / "report.md").read_text()
+    )
+
+
+# ---- What cannot be compared -----------------------------------------------------------------------------------------
+
+
+PLAN = results(1)["plan"]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -126,15 +265,18 @@ def test_new_cases_are_told_and_broken_new_cases_fail(run: Any) -> None:
         ({"suite": "voxelize"}, "suite: the baseline is of align, the new results of voxelize"),
         ({"device": "cpu"}, "device: the baseline is of cuda"),
         ({"plan": {"rotate_bytes": 7, "max_sets": 2}}, "plan: rotate_bytes is 1 in the baseline, 7 now"),
+        ({"plan": {**PLAN, "quick": True}}, "plan: quick is None in the baseline, True now"),
+        ({"plan": {**PLAN, "repeats": 99}}, "plan: repeats is 100 in the baseline, only 99 now"),
+        ({"cases": {}}, "holds no 'cases'"),
+        ({"cases": [{}]}, "expected a name in every case"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(
     run: Any, capsys: pytest.CaptureFixture[str], change: Any, words: str
 ) -> None:
-    new = results(2, **change)
-    new["provenance"] |= {"cpu": "A CPU", "threads": 2}
-    assert run(results(1), new) == 2
+    assert run(results(1), results(2, **change)) == 2
     assert words in capsys.readouterr().err
+    assert run(results(1), results(2, plan={**PLAN, "repeats": 200})) == 0  # more of them are better
 
 
 def test_another_machine_is_refused_unless_told(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,50 +290,33 @@ def test_another_machine_is_refused_unless_told(run: Any, tmp_path: Path, capsys
     assert compare.main([str(tmp_path / "torn.json"), str(tmp_path / "new.json")]) == 2
 
 
-def test_better_rows_tighten_the_baseline_and_keep_their_provenance(run: Any, tmp_path: Path) -> None:
-    base, better = results(1), results(2, factor=0.8)
-    assert found(base, better) == "faster" and run(base, better) == 0
-    assert json.loads((tmp_path / "base.json").read_text()) == base  # not asked, not touched
-    assert run(base, better, "--tighten") == 0
-    merged = json.loads((tmp_path / "base.json").read_text())
-    rows = {row["name"]: row for row in merged["cases"]}
-    assert rows["a"]["variants"] == better["cases"][0]["variants"]
-    assert rows["a"]["provenance"] == better["provenance"] != base["provenance"] == rows["c"]["provenance"]
-    assert rows["c"]["variants"] == base["cases"][2]["variants"] and merged["provenance"] == base["provenance"]
-    assert run(merged, results(3)) == 1  # what was good enough before is a loss now
-    again = results(4, factor=0.6)
-    assert run(merged, again, "--tighten", "--out", str(tmp_path / "third.json")) == 0
-    rows = {row["name"]: row for row in json.loads((tmp_path / "third.json").read_text())["cases"]}
-    assert rows["a"]["provenance"] == again["provenance"] and rows["c"]["provenance"] == base["provenance"]
+@pytest.mark.parametrize(
+    ("suite", "device", "refused"),
+    [
+        ("align", "cuda", False),
+        ("voxelize", "cuda", False),
+        ("store", "cuda", True),
+        ("graphs", "cuda", True),
+        ("training", "cuda", True),
+        ("align", "cpu", True),
+    ],
+)
+@pytest.mark.parametrize("change", [{"cpu": "Another CPU"}, {"cpu_count": 8}])
+def test_another_processor_is_refused_where_the_host_is_timed(
+    run: Any, capsys: pytest.CaptureFixture[str], suite: str, device: str, refused: bool, change: Any
+) -> None:
+    base, new = (results(seed, suite=suite, device=device) for seed in (1, 2))
+    new["provenance"] |= change
+    assert run(base, new) == (2 if refused else 0)
+    assert ("machine: the baseline is of" in capsys.readouterr().err) == refused
 
 
-def test_a_run_with_a_loss_tightens_nothing(run: Any, tmp_path: Path) -> None:
-    base, new = results(1), results(2, factor=0.8)
-    del new["cases"][2]
-    assert run(base, new, "--tighten") == 1
-    assert json.loads((tmp_path / "base.json").read_text()) == base
-
-
-def test_folders_are_compared_suite_by_suite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for folder, seed in (("base", 1), ("new", 2)):
-        (tmp_path / folder).mkdir()
-        for suite in ("align", "voxelize"):
-            (tmp_path / folder / f"{suite}.json").write_text(json.dumps(results(seed, suite=suite)))
-    (tmp_path / "base" / "tests-gpu.json").write_text(json.dumps({"tests": 1}))  # no results: passed over
-    arguments = [str(tmp_path / "base"), str(tmp_path / "new"), "--markdown", str(tmp_path / "out" / "report.md")]
-    assert compare.main(arguments) == 0
-    report = (tmp_path / "out" / "report.md").read_text()
-    assert "### align on A GPU" in report and "### voxelize on A GPU" in report and report.count("<details>") == 2
-    (tmp_path / "new" / "voxelize.json").write_text(json.dumps(results(3, 1.3, suite="voxelize")))
-    assert compare.main(arguments) == 1
-    assert "1 of 6 measurements lost" in (tmp_path / "out" / "report.md").read_text()
-    (tmp_path / "new" / "align.json").unlink()
-    assert compare.main(arguments) == 2 and "no align.json" in capsys.readouterr().err
+# ---- The committed results -------------------------------------------------------------------------------------------
 
 
 def test_the_committed_results_compare_with_themselves() -> None:
     for path in sorted((Path(compare.__file__).parent / "results").glob("*/*.json")):
-        if compare.is_results(path):
-            one = compare.read(path)
-            told = verdicts.compare_results(one, one)
+        if comparable.is_results(path):
+            one = comparable.read(path)
+            told = compare.judge_suite(one, one)
             assert {v.verdict for v in told} == {"same"} and len(told) >= len(one["cases"]), path
