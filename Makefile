@@ -118,10 +118,19 @@ sota: build ## Draw docs/comparison.md, the plots and the list of rows that are 
 compare: $(VENV)/.packages ## Judge two results, BASE=<file or folder> NEW=<the same>: fails when a case got slower
 	@$(PY) -m benchmarks.compare $(BASE) $(NEW) $(ARGS)
 
-ratchet: build ## Measure on the CPU and judge against the committed results; writes out/ratchet.md
-	@rm -rf out/bench
-	@$(PY) -m benchmarks --device cpu --ours-only --results out/bench $(ARGS)
-	@$(PY) -m benchmarks.compare benchmarks/results/$$(ls out/bench) out/bench/* --markdown out/ratchet.md
+# $(call measure-and-judge,<python>,<device>): judged is what was measured, also where a row or the whole run failed.
+measure-and-judge = status=0; \
+	$(1) -m benchmarks --device $(2) --ours-only --results "$(OUT)/bench" $(ARGS) || status=$$?; \
+	$(1) -m benchmarks.compare benchmarks/results "$(OUT)/bench" --partial --markdown "$(OUT)/ratchet.md" || status=$$?; \
+	exit $$status
+
+# First of all, before a build that may fail: what an earlier run left is no report of this one.
+.PHONY: forget-ratchet
+forget-ratchet:
+	@rm -rf "$(OUT)/bench" "$(OUT)/ratchet.md"
+
+ratchet: forget-ratchet build ## Measure on the CPU and judge against the committed results; writes out/ratchet.md
+	@$(call measure-and-judge,$(PY),cpu)
 
 # ---- With a GPU: the system's Python and torch, for the GPU present -----------------------------------------------
 
@@ -146,10 +155,8 @@ bench-gpu: build-gpu ## Measure on the GPU
 tune-gpu: build-gpu ## Choose the kernels' launch parameters for this GPU; ARGS=--write puts them into the table
 	@$(GPU_ENV) $(PYTHON) -m benchmarks.tune --device cuda $(ARGS)
 
-ratchet-gpu: build-gpu ## Measure on the GPU and judge against the committed results; writes out/ratchet.md
-	@rm -rf out/bench
-	@$(GPU_ENV) $(PYTHON) -m benchmarks --device cuda --ours-only --results out/bench $(ARGS)
-	@$(GPU_ENV) $(PYTHON) -m benchmarks.compare benchmarks/results/$$(ls out/bench) out/bench/* --markdown out/ratchet.md
+ratchet-gpu: forget-ratchet build-gpu ## Measure on the GPU and judge against the committed results; writes out/ratchet.md
+	@$(call measure-and-judge,$(GPU_ENV) $(PYTHON),cuda)
 
 # ---- Packages -----------------------------------------------------------------------------------------------------
 
