@@ -73,3 +73,32 @@ def test_our_own_machines_run_no_code_of_forks(path: Path) -> None:
             guard = job.get("if", "")
             apart = "github.event_name == 'schedule' || github.event_name == 'workflow_dispatch'"
             assert "head.repo.full_name == github.repository" in guard or guard == apart, name
+
+
+def test_what_measurements_leave_is_kept_when_they_fail() -> None:
+    """Summaries and reports say what failed, so they are uploaded then most of all."""
+    kept = 0
+    for path in WORKFLOWS:
+        for step in steps(path):
+            told = str(step.get("with", {}).get("path", ""))
+            if step.get("uses", "").startswith("actions/upload-artifact") and ("results/" in told or "ratchet" in told):
+                assert step.get("if") == "always()", f"{path.stem}: {told}"
+                kept += 1
+    assert kept >= 4
+
+
+def test_a_comment_without_a_report_says_so() -> None:
+    download, comment = read(ROOT / ".github" / "workflows" / "ratchet.yml")["jobs"]["comment"]["steps"]
+    assert download["uses"].startswith("actions/download-artifact") and download["continue-on-error"] is True
+    script = comment["with"]["script"]
+    assert "fs.existsSync('ratchet.md')" in script and "ratchet: no report" in script
+
+
+def test_a_push_cancels_no_run_of_another_event() -> None:
+    """A nightly run and a push to main have the same ref."""
+    for path in WORKFLOWS:
+        content = read(path)
+        on = content.get("on", content.get(True))
+        cancels = content.get("concurrency", {}).get("cancel-in-progress", False)
+        if cancels and {"push", "schedule"} <= set(on):
+            assert "github.event_name" in content["concurrency"]["group"], path.stem
