@@ -2,8 +2,9 @@
 
 `pytest -p build_tools.test_summary --summary tests-gpu` writes benchmarks/results/<machine>/tests-gpu.json at the end:
 what JUnit's <testsuite> says (tests, failures, errors, skipped, time), the same by file, and the provenance that
-results have. A run of a part of the tests (-k, -m, files, an exit before the end) goes to <name>-partial.json. With
-pytest-xdist the controller, which hears of every test, writes it.
+results have. A run of a part of the tests goes to <name>-partial.json: files or a choice of tests on the command line
+(-k, -m, --deselect, --ignore and the like), a collection alone, an exit before the end, or a file that could not be
+collected. With pytest-xdist the controller, which hears of every test, writes it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,13 @@ from typing import Any
 import pytest
 
 Counts = Counter[str]
+
+# Options of pytest that run a part of the tests or none, as its parser names them. What the tests themselves leave out
+# where a machine lacks something is no choice, and they tell it.
+CHOOSING = (
+    *("keyword", "markexpr", "deselect", "ignore", "ignore_glob", "lf", "stepwise"),
+    *("collectonly", "setuponly", "setupplan", "showfixtures", "show_fixtures_per_test"),
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,6 +45,10 @@ class Summary:
         self.files: dict[str, Counts] = {}
         self.seconds: Counter[str] = Counter()
         self.failed: list[str] = []
+        self.uncollected = 0  # files whose collection failed
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self.uncollected += report.failed
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         file = report.nodeid.split("::")[0]
@@ -66,13 +78,14 @@ class Summary:
             },
         }
 
-    def partial(self, exit_status: int) -> bool:
+    def partial(self, session: pytest.Session, exit_status: int) -> bool:
         """True when this was a part of the tests."""
-        option = self.config.option
-        chosen = bool(option.keyword or option.markexpr or getattr(option, "lf", False))
+        chosen = any(getattr(self.config.option, name, None) for name in CHOOSING)
+        ended_early = bool(session.shouldfail or session.shouldstop)  # -x and --maxfail leave an exit status of 1
         where = [Path(one.split("::")[0]) for one in self.config.args]
         usual = {self.config.rootpath / one for one in self.config.getini("testpaths")}
-        return chosen or exit_status not in (0, 1) or {self.config.rootpath / one for one in where} != usual
+        elsewhere = {self.config.rootpath / one for one in where} != usual
+        return chosen or ended_early or self.uncollected > 0 or elsewhere or exit_status not in (0, 1)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -82,7 +95,7 @@ class Summary:
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         status = int(session.exitstatus)
-        name = self.config.getoption("--summary") + ("-partial" if self.partial(status) else "")
+        name = self.config.getoption("--summary") + ("-partial" if self.partial(session, status) else "")
         folder = self.config.getoption("--summary-folder")
         path = Path(folder) / f"{name}.json" if folder else provenance.evidence_path(name, device)
         arguments = [str(one) for one in self.config.invocation_params.args]

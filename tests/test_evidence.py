@@ -35,16 +35,21 @@ SAMPLE = """
 # ---- Tests -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["one process", "workers"])
-def test_a_run_leaves_its_summary(tmp_path: Path, workers: tuple[str, ...]) -> None:
-    (tmp_path / "tests").mkdir()
-    (tmp_path / "tests" / "test_sample.py").write_text(textwrap.dedent(SAMPLE))
-    (tmp_path / "pytest.ini").write_text("[pytest]\ntestpaths = tests\n")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "build_tools.test_summary"]
-    command += ["--summary", "some", "--summary-folder", str(tmp_path), *workers]
+def run_sample(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Runs the sample's tests with a summary `some`."""
+    (folder / "tests").mkdir(exist_ok=True)
+    (folder / "tests" / "test_sample.py").write_text(textwrap.dedent(SAMPLE))
+    (folder / "pytest.ini").write_text("[pytest]\ntestpaths = tests\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "build_tools.test_summary"]
+    command += ["--summary", "some", "--summary-folder", str(folder), *options]
     outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
     environment = {**outside, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["one process", "workers"])
+def test_a_run_leaves_its_summary(tmp_path: Path, workers: tuple[str, ...]) -> None:
+    done = run_sample(tmp_path, "-p", "no:cacheprovider", *workers)
     assert done.returncode == 1 and (tmp_path / "some.json").exists(), done.stdout + done.stderr
     told = json.loads((tmp_path / "some.json").read_text())
     counts = {"tests": 4, "failures": 1, "errors": 1, "skipped": 1}
@@ -52,9 +57,40 @@ def test_a_run_leaves_its_summary(tmp_path: Path, workers: tuple[str, ...]) -> N
     assert told["files"]["tests/test_sample.py"].items() >= counts.items() and len(told["failed"]) == 2
     assert {"date", "git", "torch", "cpu", "arguments"} <= set(told["provenance"])
     assert str(tmp_path) not in (tmp_path / "some.json").read_text()
-    if not workers:
-        subprocess.run([*command, "-k", "good"], cwd=tmp_path, env=environment, capture_output=True, timeout=300)
-        assert json.loads((tmp_path / "some-partial.json").read_text())["tests"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "tests"),
+    [
+        (("-k", "good"), 1),
+        (("-m", "nothing"), 0),
+        (("--deselect", "tests/test_sample.py::test_bad"), 3),
+        (("--ignore", "tests/test_other.py"), 4),
+        (("--ignore-glob", "*other*"), 4),
+        (("--collect-only",), 0),
+        (("--maxfail", "1"), 2),
+        (("-x", "-n", "1"), None),
+        (("--stepwise",), 2),
+        (("--setup-plan",), None),
+        (("tests/test_sample.py",), 4),
+    ],
+    ids=lambda one: one[0].lstrip("-") if isinstance(one, tuple) else "",
+)
+def test_a_part_of_the_tests_leaves_a_partial_summary(
+    tmp_path: Path, options: tuple[str, ...], tests: int | None
+) -> None:
+    done = run_sample(tmp_path, *options)
+    assert (tmp_path / "some-partial.json").exists() and not (tmp_path / "some.json").exists(), done.stdout
+    told = json.loads((tmp_path / "some-partial.json").read_text())["tests"]
+    assert tests is None or told == tests, done.stdout
+
+
+def test_a_file_that_cannot_be_collected_leaves_a_partial_summary(tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_broken.py").write_text("import nothing_of_that_name\n")
+    done = run_sample(tmp_path, "--continue-on-collection-errors")
+    assert done.returncode == 1 and (tmp_path / "some-partial.json").exists(), done.stdout
+    assert not (tmp_path / "some.json").exists()
 
 
 # ---- Sanitizers ------------------------------------------------------------------------------------------------------
