@@ -14,7 +14,8 @@ from .verdicts import Incomparable
 
 SCHEMAS = (1,)  # that this code reads
 NO_EVIDENCE = ("-quick", "-partial")  # endings of files that are no whole run
-HOST_BOUND = ("store", "graphs", "training", "dispatch")  # suites whose times on a GPU are the host's, too
+HOST_BOUND = ("store", "graphs", "training")  # suites whose times on a GPU are the host's, too
+UNJUDGED = ("dispatch",)  # suites that measure choices, not times with intervals
 
 
 def suite_of(results: dict[str, Any]) -> str:
@@ -54,13 +55,12 @@ def _check_names(path: Path, rows: Sequence[Any]) -> None:
 
 
 def is_results(path: Path) -> bool:
-    """True for a harness's results of a whole run, not for the summaries of test runs that lie beside them, nor for the
-    suite dispatch: its rows hold no intervals, and its table says itself whether its bars are held."""
+    """True for results of a whole run that can be judged, not for the summaries of test runs that lie beside them."""
     if path.stem.endswith(NO_EVIDENCE):
         return False
     try:
         content = json.loads(path.read_text())
-        return "cases" in content and content.get("suite") != "dispatch"
+        return "cases" in content and content.get("suite") not in UNJUDGED
     except (OSError, ValueError):
         return True  # read() says what is wrong
 
@@ -196,6 +196,8 @@ def check_comparable(base: dict[str, Any], new: dict[str, Any], anyway: bool) ->
     for name, of in (("suite", suite_of), ("device", lambda r: r["device"])):
         if of(base) != of(new):
             raise Incomparable(f"{name}: the baseline is of {of(base)}, the new results of {of(new)}")
+    if suite_of(new) in UNJUDGED:
+        raise Incomparable(f"{suite_of(new)}: its rows hold no intervals; its own table says whether its bars are held")
     if anyway:
         return
     if machine(base) != machine(new):

@@ -130,14 +130,19 @@ def text(verdicts: Sequence[Verdict]) -> str:
 class Outcome:
     """What was found, suite by suite."""
 
-    reports: list[str] = field(default_factory=list)
+    good: list[str] = field(default_factory=list)  # reports
+    bad: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     lost: bool = False
     merged: list[tuple[Path, dict[str, Any], int]] = field(default_factory=list)
 
     def refuse(self, name: str, words: str) -> None:
         self.refused.append(words)
-        self.reports.append(f"### {name}: not compared\n\n{words}\n")
+        self.bad.append(f"### {name}: not compared\n\n{words}\n")
+
+    def report(self) -> str:
+        """What failed comes first: a comment on a pull request may be cut at its end."""
+        return "\n".join(self.bad + self.good)
 
 
 def judge_suite(base: dict[str, Any] | None, new: dict[str, Any]) -> list[Verdict]:
@@ -160,9 +165,12 @@ def _compare(pair: Pair, options: argparse.Namespace, outcome: Outcome) -> None:
         check_source(new)
     verdicts = judge_suite(base, new)
     print(f"{suite_of(new)}:\n{text(verdicts)}")
+    if not verdicts:
+        raise Incomparable(f"{suite_of(new)}: the results hold nothing of ours that could be judged")
     left_out = len(stored["cases"]) - len(base["cases"]) if stored and base else 0
-    outcome.reports.append(markdown(base, new, verdicts, left_out))
-    outcome.lost = outcome.lost or any(one.lost for one in verdicts)
+    lost = any(one.lost for one in verdicts)
+    (outcome.bad if lost else outcome.good).append(markdown(base, new, verdicts, left_out))
+    outcome.lost = outcome.lost or lost
     if pair.base is not None and stored is not None:
         outcome.merged.append((pair.base, *tightened(stored, new, verdicts)))
 
@@ -207,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {words}", file=sys.stderr)
     if options.markdown:
         options.markdown.parent.mkdir(parents=True, exist_ok=True)
-        options.markdown.write_text("\n".join(outcome.reports))
+        options.markdown.write_text(outcome.report())
     if options.tighten and not outcome.lost and not outcome.refused:
         for path, results, count in outcome.merged:
             target = options.out or path

@@ -269,6 +269,7 @@ PLAN = results(1)["plan"]
         ({"plan": {**PLAN, "repeats": 99}}, "plan: repeats is 100 in the baseline, only 99 now"),
         ({"cases": {}}, "holds no 'cases'"),
         ({"cases": [{}]}, "expected a name in every case"),
+        ({"provenance": None}, "holds no 'provenance'"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(
@@ -309,6 +310,13 @@ def test_another_processor_is_refused_where_the_host_is_timed(
     new["provenance"] |= change
     assert run(base, new) == (2 if refused else 0)
     assert ("machine: the baseline is of" in capsys.readouterr().err) == refused
+
+
+def test_results_in_which_nothing_is_judged_do_not_pass(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = [results(seed, cases=[]) for seed in (1, 2)]
+    assert run(*empty) == 2 and "hold nothing of ours that could be judged" in capsys.readouterr().err
+    assert run(*(results(seed, suite="dispatch") for seed in (1, 2))) == 2
+    assert "dispatch: its rows hold no intervals" in capsys.readouterr().err
 
 
 # ---- The committed results -------------------------------------------------------------------------------------------
