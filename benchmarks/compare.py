@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .comparable import Pair, asked_for, check_comparable, host, machine, origins, pairs, read, suite_of
-from .tighten import check_source, tightened
+from .tighten import WHOLE, check_source, tightened
 from .verdicts import (
     MEDIAN_LIMIT,
     P99_LIMIT,
@@ -172,7 +172,8 @@ def _compare(pair: Pair, options: argparse.Namespace, outcome: Outcome) -> None:
     (outcome.bad if lost else outcome.good).append(markdown(base, new, verdicts, left_out))
     outcome.lost = outcome.lost or lost
     if pair.base is not None and stored is not None:
-        outcome.merged.append((pair.base, *tightened(stored, new, verdicts)))
+        whole = suite_of(new) in WHOLE
+        outcome.merged.append((pair.base, *((stored, 0) if whole else tightened(stored, new, verdicts))))
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -221,7 +222,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             target = options.out or path
             if count or options.out:
                 target.write_text(json.dumps(results, indent=1) + "\n")
-            print(f"{target.name}: {count} measurements tightened")
+            whole = suite_of(results) in WHOLE
+            words = "left as it is: its variants are measured against each other, so commit a whole new run"
+            print(f"{target.name}: {words if whole else f'{count} measurements tightened'}")
     return 1 if outcome.lost else 2 if outcome.refused else 0
 
 

@@ -94,6 +94,8 @@ def test_statistics_that_are_none_are_errors(
     assert found(base, new) == "error" and run(base, new) == 1
     new["cases"][0]["variants"]["robocache"]["cold"] = None
     assert found(base, new) == "error" and run(base, new) == 1
+    new["cases"][0]["variants"]["robocache"] = None
+    assert found(base, new) == "missing" and run(base, new) == 1
 
 
 def test_a_baseline_whose_statistics_are_none_is_refused(run: Any, capsys: pytest.CaptureFixture[str]) -> None:

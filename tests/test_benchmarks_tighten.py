@@ -98,18 +98,13 @@ def test_a_run_with_a_loss_tightens_nothing(run: Any, tmp_path: Path) -> None:
         ({"complete": False}, "expected a run that ended well, got complete: False"),
         ({"git": {"commit": "f" * 40, "dirty": True}}, "expected results of a commit without changes"),
         ({"git": {"commit": None, "dirty": None}}, "expected results of a commit without changes"),
-        ({"suite": "training"}, "training is measured against its own ceiling"),
     ],
 )
 def test_what_is_no_whole_run_of_a_commit_is_refused(
     run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Any, words: str
 ) -> None:
     base, new = results(1), results(2, factor=0.8)
-    if "git" in change:
-        new["provenance"] |= change
-    else:
-        new |= change
-        base |= {key: value for key, value in change.items() if key == "suite"}
+    (new["provenance"] if "git" in change else new).update(change)
     assert run(base, new) == 0  # judged all the same
     assert run(base, new, "--tighten") == 2 and words in capsys.readouterr().err
     assert json.loads((tmp_path / "base.json").read_text()) == base
@@ -137,6 +132,13 @@ def test_captions_list_the_commits_of_a_tightened_file(run: Any, tmp_path: Path)
     assert f"Base {'1' * 12} of 2026-01-02, {'2' * 12} of 2026-01-03" in (tmp_path / "report.md").read_text()
 
 
+def test_training_is_committed_whole(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its variants are shares of a ceiling of the same run."""
+    base, new = results(1, suite="training"), results(2, factor=0.8, suite="training")
+    assert run(base, new, "--tighten") == 0 and "commit a whole new run" in capsys.readouterr().out
+    assert json.loads((tmp_path / "base.json").read_text()) == base
+
+
 def test_folders_are_tightened_suite_by_suite(tmp_path: Path) -> None:
     for suite in ("align", "voxelize"):
         write(tmp_path / "base" / f"{suite}.json", results(1, suite=suite))
@@ -145,3 +147,8 @@ def test_folders_are_tightened_suite_by_suite(tmp_path: Path) -> None:
     assert compare.main([str(tmp_path / "base"), str(tmp_path / "new"), "--tighten"]) == 0
     assert (tmp_path / "base" / "voxelize.json").read_text() == before
     assert "provenance" in rows(tmp_path / "base" / "align.json")["a"]["variants"]["robocache"]["cold"]
+    write(tmp_path / "new" / "align.json", results(3, 0.5))
+    write(tmp_path / "new" / "voxelize.json", results(3, suite="voxelize", complete=False))
+    before = (tmp_path / "base" / "align.json").read_text()
+    assert compare.main([str(tmp_path / "base"), str(tmp_path / "new"), "--tighten"]) == 2
+    assert (tmp_path / "base" / "align.json").read_text() == before  # one suite is refused: none is tightened
