@@ -24,9 +24,8 @@ LOST = ("slower", "slower P99", "changed", "missing", "error")  # verdicts that 
 MEASURED = frozenset({
     "name", "tags", "variants", "errors", "absent", "check", "checked", "provenance", "sets", "rotated_bytes", "bytes",
     "bytes_per_second", "floor_us", "share_of_bandwidth", "points_per_second", "speedup", "cache", "store",
-    "align_share", "disk_bytes", "written_s", "compiled",
+    "align_share", "disk_bytes", "written_s", "measured_s", "compiled",
 })  # fmt: skip
-MEASURED_BY_SUITE = {"training": frozenset({"seconds"})}  # how long the row took
 
 
 class Incomparable(Exception):
@@ -162,10 +161,9 @@ def judge(case: str, what: str, base: Any, new: Any) -> Verdict:
 # ---- A case ----------------------------------------------------------------------------------------------------------
 
 
-def changes(base: dict[str, Any], new: dict[str, Any], suite: str = "") -> list[str]:
+def changes(base: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What two rows of one name differ in that is no outcome: "batch is 32 in the baseline, 64 now"."""
-    measured = MEASURED | MEASURED_BY_SUITE.get(suite, frozenset())
-    keys = [key for key in dict.fromkeys((*base, *new)) if key not in measured]
+    keys = [key for key in dict.fromkeys((*base, *new)) if key not in MEASURED]
     return [
         f"{key} is {base.get(key)} in the baseline, {new.get(key)} now"
         for key in keys
@@ -178,7 +176,7 @@ def failures(row: dict[str, Any]) -> dict[str, str]:
     return {key: str(words) for key, words in (row.get("errors") or {}).items() if is_ours(key)}
 
 
-def compare_rows(base: dict[str, Any], new: dict[str, Any] | None, suite: str = "") -> list[Verdict]:
+def compare_rows(base: dict[str, Any], new: dict[str, Any] | None) -> list[Verdict]:
     """The verdicts of one case of the baseline. A case or a measurement of ours that is gone has lost."""
     name = base["name"]
     known = dict(measurements(base))
@@ -186,7 +184,7 @@ def compare_rows(base: dict[str, Any], new: dict[str, Any] | None, suite: str = 
         return [Verdict(name, "case", "missing", words="not in the new results")] if known else []
     found, failed = dict(measurements(new)), failures(new)
     verdicts = [Verdict(name, key, "error", words=words) for key, words in failed.items()]
-    changed = changes(base, new, suite) if found else []
+    changed = changes(base, new) if found else []
     if known and changed:
         words = f"{'; '.join(changed)}: give the case another name or measure its baseline anew"
         return [*verdicts, Verdict(name, "case", "changed", words=words)]
@@ -217,9 +215,8 @@ def new_row(row: dict[str, Any]) -> list[Verdict]:
 
 def compare_results(base: dict[str, Any], new: dict[str, Any]) -> list[Verdict]:
     """The verdicts of every case of either file."""
-    suite = new.get("suite", "align")
     by_name = {row["name"]: row for row in new["cases"]}
-    verdicts = [one for row in base["cases"] for one in compare_rows(row, by_name.get(row["name"]), suite)]
+    verdicts = [one for row in base["cases"] for one in compare_rows(row, by_name.get(row["name"]))]
     known = {row["name"] for row in base["cases"]}
     return verdicts + [one for row in new["cases"] if row["name"] not in known for one in new_row(row)]
 
