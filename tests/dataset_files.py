@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from examples.write_datasets import write_lerobot_v21, write_lerobot_v30, write_rlds
@@ -61,6 +64,16 @@ def opened(form: str, path: Path, **settings: Any) -> datasets.Dataset:
 def only(folder: Path, pattern: str) -> Path:
     """The first file below a folder that matches."""
     return sorted(folder.rglob(pattern))[0]
+
+
+def rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Changes the table of a parquet file."""
+    pq.write_table(change(pq.read_table(path)), path)
+
+
+def replaced(name: str, make: Callable[[pa.Table], Any]) -> Callable[[pa.Table], pa.Table]:
+    """The change that gives a table another column."""
+    return lambda table: table.set_column(table.column_names.index(name), name, make(table))
 
 
 def flip(path: Path, position: int, mask: int = 0x40) -> None:

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from robocache import datasets
 from robocache.datasets import DatasetError
 
-from .dataset_files import LENGTHS, camera, cut, episode, episodes, flip, only, opened, write
+from .dataset_files import LENGTHS, camera, cut, episode, episodes, flip, only, opened, replaced, rewrite, write
 
 
 def read_all(dataset: datasets.Dataset) -> list[dict[str, np.ndarray]]:
@@ -116,12 +115,11 @@ def test_an_episode_without_frames(form: str, tmp_path: Path) -> None:
     assert skipping.skipped == {"empty episode": 1}
 
 
-def rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
-    pq.write_table(change(pq.read_table(path)), path)
-
-
-def replaced(name: str, make: Callable[[pa.Table], Any]) -> Callable[[pa.Table], pa.Table]:
-    return lambda table: table.set_column(table.column_names.index(name), name, make(table))
+def test_an_empty_episode_of_a_split_is_named_by_its_own_number(tmp_path: Path) -> None:
+    path = write("v21", tmp_path, episodes((4, 0, 3)))
+    edit_json(path / "meta/info.json", said(splits={"late": "1:3"}))
+    with pytest.raises(DatasetError, match="episode 1, .*has no frames"):
+        opened("v21", path, split="late")[0]
 
 
 @pytest.mark.parametrize(

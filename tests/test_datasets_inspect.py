@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from examples.write_datasets import tfrecord
@@ -20,7 +19,7 @@ from robocache import datasets
 from robocache._cli import main
 from robocache.datasets.inspect import audit
 
-from .dataset_files import FORMS, camera, episode, episodes, flip, only, opened, write
+from .dataset_files import FORMS, camera, episode, episodes, flip, only, opened, replaced, rewrite, write
 
 
 def inspect(capsys: pytest.CaptureFixture[str], path: Path, *options: str) -> tuple[int, Any]:
@@ -93,12 +92,7 @@ def test_some_episodes_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def rewritten(pattern: str, name: str, make: Callable[[pa.Table], Any]) -> Callable[[Path], None]:
-    def change(path: Path) -> None:
-        file = only(path, pattern)
-        table = pq.read_table(file)
-        pq.write_table(table.set_column(table.column_names.index(name), name, make(table)), file)
-
-    return change
+    return lambda path: rewrite(only(path, pattern), replaced(name, make))
 
 
 SECOND = "episode_000001.parquet"
@@ -200,6 +194,10 @@ def test_a_video_span_that_is_not_the_frames(tmp_path: Path, capsys: pytest.Capt
     status, report = inspect(capsys, path)
     assert (status, checks_of(report, "warning")) == (0, {"video length"})
     assert "5 frames are 0.1667 s" in report["findings"][0]["message"]
+    rewritten("meta/episodes/chunk-000/file-000.parquet", name, lambda t: pa.array([0.15, 0.4]))(path)
+    status, report = inspect(capsys, path, "--decode")
+    errors = [(f["episode"], f["check"]) for f in report["findings"] if f["severity"] == "error"]
+    assert (status, errors) == (1, [(0, "video length")])  # the other frames are the next episode's
 
 
 def test_a_reader_that_stops_early(tmp_path: Path) -> None:
@@ -291,11 +289,13 @@ def test_values_that_are_wrong() -> None:
 
 def test_decode_finds_a_damaged_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write("v21", tmp_path, [{**episode(3), "cam": camera(3)}])
-    file = only(path, "*.parquet")
-    table = pq.read_table(file)
-    images = table["cam"].to_pylist()
-    images[2]["bytes"] = images[2]["bytes"][:20]
-    pq.write_table(table.set_column(table.column_names.index("cam"), "cam", pa.array(images, table["cam"].type)), file)
+
+    def damaged(table: pa.Table) -> pa.Array:
+        images = table["cam"].to_pylist()
+        images[2]["bytes"] = images[2]["bytes"][:20]
+        return pa.array(images, table["cam"].type)
+
+    rewritten("*.parquet", "cam", damaged)(path)
     assert inspect(capsys, path)[0] == 0
     status, report = inspect(capsys, path, "--decode")
     assert status == 1

@@ -7,12 +7,13 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from examples.write_datasets import write_video
 from robocache.datasets import Dataset, DatasetError
 
-from .dataset_files import camera, cut, episode, only, opened, write
+from .dataset_files import camera, cut, episode, only, opened, replaced, rewrite, write
 
 CAMERA = "observation.images.cam"
 
@@ -71,6 +72,24 @@ def test_a_video_that_is_too_short(tmp_path: Path) -> None:
     write_video(only(tmp_path, "*.mp4"), camera(8), Fraction(30))
     with pytest.raises(DatasetError, match=r"no frame at 0.267 s \(frame 8 of the episode\); the file holds 8 frames"):
         dataset[0].streams[CAMERA].values  # noqa: B018
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_frames_of_the_next_episode_are_not_given(ends: bool, tmp_path: Path) -> None:
+    dataset = with_video("v30", tmp_path, (8, 5))
+    table = only(tmp_path, "meta/episodes/*/*.parquet")
+    write_video(only(tmp_path, "*.mp4"), np.concatenate([camera(6), camera(5)]), Fraction(30))
+    rewrite(table, replaced(f"videos/{CAMERA}/from_timestamp", lambda t: pa.array([0, 6 / 30])))
+    rewrite(table, replaced(f"videos/{CAMERA}/to_timestamp", lambda t: pa.array([6 / 30, 11 / 30])))
+    if not ends:
+        rewrite(table, lambda t: t.drop_columns([f"videos/{CAMERA}/to_timestamp"]))
+    dataset = opened("v30", dataset.path)
+    with pytest.raises(
+        DatasetError, match=r"episode 0, .*mp4: no frame at 0.200 s \(frame 6 of the episode\)"
+    ) as caught:
+        dataset[0].streams[CAMERA].values  # noqa: B018
+    assert caught.value.category == "video length"
+    assert numbers(dataset[1].streams[CAMERA].values[:]) == list(range(5))
 
 
 def test_a_video_of_another_size(tmp_path: Path) -> None:

@@ -86,16 +86,18 @@ def _check_tasks(dataset: LeRobotDataset, index: int, number: int) -> Iterator[F
 
 def _check_video(dataset: LeRobotDataset, index: int, number: int, name: str) -> Iterator[Finding]:
     try:
-        path, _ = dataset.video_place(number, name)
+        place = dataset.video_place(number, name)
+        path = place.path
         if not path.is_file():
             yield Finding(ERROR, "missing file", "missing video", number, name, str(path))
             return
         frames = len(dataset.episode(index).streams[name].values)
         if isinstance(dataset, LeRobotV30):
-            claimed, fps = dataset.video_seconds(number, name), float(dataset.info.fps)
-            if claimed is not None and abs(claimed - frames / fps) > 0.5 / fps:
+            fps = float(dataset.info.fps)
+            if place.end is not None and abs(place.end - place.start - frames / fps) > 0.5 / fps:
                 message = (
-                    f"from_timestamp to to_timestamp are {claimed:.4g} s, {frames} frames are {frames / fps:.4g} s"
+                    f"its part of the video is {place.end - place.start:.4g} s long, "
+                    f"{frames} frames are {frames / fps:.4g} s"
                 )
                 yield Finding(WARNING, "video length", message, number, name, str(path))
         else:

@@ -39,6 +39,15 @@ class Place:
     end: int
 
 
+@dataclass(frozen=True)
+class VideoPlace:
+    """Where an episode's frames lie: from second `start` of the file to `end`, None where nothing tells it."""
+
+    path: Path
+    start: float
+    end: float | None
+
+
 class LeRobotDataset(Dataset):
     """A LeRobot folder; see `robocache.datasets.open` for the arguments.
 
@@ -99,8 +108,8 @@ class LeRobotDataset(Dataset):
         """What an episode's metadata says it does."""
 
     @abstractmethod
-    def video_place(self, number: int, feature: str) -> tuple[Path, float]:
-        """(file, second in it where the episode begins) of an episode's video."""
+    def video_place(self, number: int, feature: str) -> VideoPlace:
+        """Where an episode's video lies."""
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -114,9 +123,10 @@ class LeRobotDataset(Dataset):
         return list(self._listed)
 
     def length(self, index: int) -> int:
-        length = self.claimed_length(self._numbers[self.checked_index(index)])
+        number = self._numbers[self.checked_index(index)]
+        length = self.claimed_length(number)
         if length == 0:
-            raise DatasetError("has no frames", file=self.info.file, episode=index, category="empty episode")
+            raise DatasetError("has no frames", file=self.info.file, episode=number, category="empty episode")
         return length
 
     def episode(self, index: int) -> Episode:
@@ -236,10 +246,10 @@ class LeRobotDataset(Dataset):
         return values
 
     def _video(self, number: int, feature: Feature, frames: NDArray[np.int64]) -> VideoFrames:
-        path, start = self.video_place(number, feature.name)
-        file = self.video_file(path)
-        positions = file.positions(frames, self.info.fps, start)
-        return VideoFrames(file, positions, feature, partial(_blame, path, number, feature.name))
+        place = self.video_place(number, feature.name)
+        file = self.video_file(place.path)
+        positions = file.positions(frames, self.info.fps, place.start, place.end)
+        return VideoFrames(file, positions, feature, partial(_blame, place.path, number, feature.name))
 
     def _spec(self, feature: Feature) -> StreamSpec:
         rate = self.fps

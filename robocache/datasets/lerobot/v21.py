@@ -7,7 +7,7 @@ from typing import Any
 
 from .._errors import DatasetError
 from .._files import read_json_lines, whole_number
-from .dataset import LeRobotDataset, Place
+from .dataset import LeRobotDataset, Place, VideoPlace
 
 DATA_PATH = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
 VIDEO_PATH = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
@@ -54,9 +54,9 @@ class LeRobotV21(LeRobotDataset):
     def _tasks(self, number: int) -> list[str]:
         return self._rows[number][1]
 
-    def video_place(self, number: int, feature: str) -> tuple[Path, float]:
+    def video_place(self, number: int, feature: str) -> VideoPlace:
         template = self.info.video_path or VIDEO_PATH
-        return self._filled(template, "video_path", video_key=feature, **self._fields(number)), 0.0
+        return VideoPlace(self._filled(template, "video_path", video_key=feature, **self._fields(number)), 0.0, None)
 
     def _fields(self, number: int) -> dict[str, int]:
         return {"episode_chunk": number // self.info.chunks_size, "episode_index": number}

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._errors import DatasetError
-from .dataset import LeRobotDataset, Place
+from .dataset import LeRobotDataset, Place, VideoPlace
 from .info import Feature
 from .parquet import ParquetReader, integers, strings, vector
 
@@ -83,7 +83,7 @@ class LeRobotV30(LeRobotDataset):
     def _tasks(self, number: int) -> list[str]:
         return self._task_lists[self._row[number]]
 
-    def video_place(self, number: int, feature: str) -> tuple[Path, float]:
+    def video_place(self, number: int, feature: str) -> VideoPlace:
         key = f"videos/{feature}"
         if f"{key}/from_timestamp" not in self._table:
             raise DatasetError(f"meta/episodes does not place {feature!r}", file=self.info.file, episode=number)
@@ -94,14 +94,17 @@ class LeRobotV30(LeRobotDataset):
             chunk_index=self._value(f"{key}/chunk_index", number),
             file_index=self._value(f"{key}/file_index", number),
         )
-        return path, float(self._table[f"{key}/from_timestamp"][self._row[number]])
+        start = float(self._table[f"{key}/from_timestamp"][self._row[number]])
+        return VideoPlace(path, start, self._video_end(number, key, start))
 
-    def video_seconds(self, number: int, feature: str) -> float | None:
-        """Length of an episode's part of a video by meta/episodes, None where it does not say."""
-        bounds = [self._table.get(f"videos/{feature}/{bound}_timestamp") for bound in ("from", "to")]
-        if bounds[0] is None or bounds[1] is None:
-            return None
-        return float(bounds[1][self._row[number]] - bounds[0][self._row[number]])
+    def _video_end(self, number: int, key: str, start: float) -> float | None:
+        """Where an episode's part of a video ends: as meta/episodes says, else where the next part begins."""
+        row, ends = self._row[number], self._table.get(f"{key}/to_timestamp")
+        if ends is not None:
+            return float(ends[row])
+        chunks, files = self._table[f"{key}/chunk_index"], self._table[f"{key}/file_index"]
+        starts = self._table[f"{key}/from_timestamp"][(chunks == chunks[row]) & (files == files[row])]
+        return float(starts[starts > start].min()) if (starts > start).any() else None
 
     def _value(self, column: str, number: int) -> int:
         return int(self._table[column][self._row[number]])

@@ -69,15 +69,26 @@ class VideoFile:
                 self._table = self._read()
             return self._table
 
-    def positions(self, frames: NDArray[np.int64], fps: Fraction, start: float) -> NDArray[np.int64]:
+    def positions(
+        self, frames: NDArray[np.int64], fps: Fraction, start: float, end: float | None = None
+    ) -> NDArray[np.int64]:
         """Stamps of the frames `start` + frames / fps seconds into the file, each within half a frame.
 
         Raises:
-            DatasetError: the file has no frame there.
+            DatasetError: the file has no frame there, or the frame lies past `end`, where another episode begins.
         """
         table = self.table
         unit, half = float(table.time_base), 0.5 / float(fps)
         seconds = start + frames.astype(np.float64) / float(fps)
+        foreign = seconds > end - half if end is not None else np.zeros(len(seconds), bool)
+        if foreign.any():
+            row = int(np.argmax(foreign))
+            raise DatasetError(
+                f"no frame at {seconds[row]:.3f} s (frame {int(frames[row])} of the episode); the episode's part of "
+                f"the file goes from {start:.3f} to {end:.3f} s",
+                file=self.path,
+                category="video length",
+            )
         offered = table.stamps * unit
         after = np.clip(np.searchsorted(offered, seconds), 1, max(len(offered) - 1, 1))
         nearer = after - (seconds - offered[after - 1] < offered[np.minimum(after, len(offered) - 1)] - seconds)
