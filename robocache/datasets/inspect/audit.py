@@ -147,7 +147,7 @@ def _read_streams(dataset: Dataset, episode: Episode, result: Audit, *, decode: 
         except DatasetError as error:
             if error.category == "missing file" and stream.spec.modality == VECTOR:
                 raise  # the episode's file: once, not once a stream
-            if stream.spec.modality != VIDEO:  # of videos the format's own check tells, with more
+            if stream.spec.modality != VIDEO:  # of videos that do not open the format's own check tells, with more
                 result.findings.append(from_error(error, number, name))
     return seconds
 
@@ -162,8 +162,12 @@ def _read_stream(stream: EpisodeStream, result: Audit, number: int, *, decode: b
     try:
         values = stream.values
         if stream.spec.modality in (IMAGE, VIDEO):
-            for frame in range(len(values) if decode else 1 if stream.spec.modality == IMAGE else 0):
-                values[frame]
+            try:
+                for frame in range(len(values) if decode else 1 if stream.spec.modality == IMAGE else 0):
+                    values[frame]
+            except DatasetError as error:
+                result.findings.append(from_error(error, number, stream.name))
+                return
     except ImportError as error:
         finding = Finding(WARNING, "not checked", str(error), None, stream.name)
         if finding not in result.findings:

@@ -1,12 +1,14 @@
 """Frames of a video file by number, exact. Decoded by FFmpeg through PyAV, the `video` extra.
 
 A file's packets are listed once without decoding: their presentation stamps, in order, are its frames. A wanted frame
-is found by its stamp; decoding starts at the key frame before it and goes on until that very stamp comes out.
+is found by its stamp; decoding starts at the key frame before it and goes on until that very stamp comes out. Video has
+no checksums: damage that the decoder conceals makes an error of the frame and of those that may lean on it.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +23,10 @@ from numpy.typing import NDArray
 from .._errors import DatasetError, missing_extra
 from .._images import FrameSequence, Image
 from .info import Feature
+
+# A key frame may come out after frames that lean on the one before; a frame that is damaged comes out of none.
+_EARLIER_KEYS = 2
+_GRAY = re.compile(r"gray(?:(?:9|10|12|14|16)(?P<order>le|be))?")
 
 
 def pyav() -> Any:
@@ -143,7 +149,7 @@ class VideoFrames(FrameSequence):
         self._stamps = stamps
         self._feature = feature
         self._blame = blame
-        self._depth = bool(feature.details.get("video.is_depth_map"))
+        self._depth = any(feature.details.get(key) for key in ("video.is_depth_map", "is_depth_map"))
         self._decoder: _Decoder | None = None
         self._lock = threading.Lock()
 
@@ -166,7 +172,7 @@ class VideoFrames(FrameSequence):
 
     def _frame(self, stamp: int) -> Image:
         if self._decoder is None or self._decoder.process != os.getpid():
-            self._decoder = _Decoder(self._file, "gray16le" if self._depth else "rgb24")
+            self._decoder = _Decoder(self._file, depth=self._depth)
         return self._decoder.frame(stamp)
 
     def _checked(self, frame: Image) -> Image:
@@ -189,32 +195,43 @@ class VideoFrames(FrameSequence):
 class _Decoder:
     """An open file that stands after some frame."""
 
-    def __init__(self, file: VideoFile, form: str) -> None:
+    def __init__(self, file: VideoFile, *, depth: bool) -> None:
         self.process = os.getpid()
         self._file = file
-        self._form = form
+        self._depth = depth
+        self._container: Any = None
         with _guarded(file.path):
             self._container = pyav().open(str(file.path))
             self._stream = self._container.streams.video[0]
             self._stream.thread_type = "SLICE"  # frame threads hold frames back, which costs more than it gains here
         self._frames: Iterator[Any] | None = None
         self._stands: int | None = None  # stamp of the frame that came out last
+        self._broken = False  # a frame since the last key frame was damaged
+
+    def __del__(self) -> None:
+        """Closes the file now: container and streams hold each other, so it would stay open until a collection.
+
+        A forked process leaves it alone, for the codec's threads are its parent's.
+        """
+        if self._container is not None and self.process == os.getpid():
+            self._container.close()
 
     def frame(self, stamp: int) -> Image:
         """The frame with that stamp."""
         keys = self._file.table.keys
         key = int(np.searchsorted(keys, stamp, side="right")) - 1
+        earliest = max(key - _EARLIER_KEYS, 0)
         with _guarded(self._file.path):
             if self._stands is not None and self._stands < stamp and (key < 0 or keys[key] <= self._stands):
                 found = self._forward(stamp)
                 if found is not None:
                     return found
-            while True:  # a key frame may come out after frames that lean on the one before: then start earlier
+            while True:
                 self._seek(int(keys[key]) if key >= 0 else int(self._file.table.stamps[0]))
                 found = self._forward(stamp)
                 if found is not None:
                     return found
-                if key <= 0:
+                if key <= earliest:
                     raise DatasetError(
                         f"frame with stamp {stamp} does not decode", file=self._file.path, category="damaged video"
                     )
@@ -224,15 +241,27 @@ class _Decoder:
         self._container.seek(stamp, stream=self._stream, backward=True, any_frame=False)
         self._frames = self._container.decode(self._stream)
         self._stands = None
+        self._broken = False
 
     def _forward(self, stamp: int) -> Image | None:
-        """Decodes up to a stamp; None where it went past it or came to the end."""
+        """Decodes up to a stamp; None where it went past it, came to the end, or met damage on the way."""
         for frame in self._frames or ():
             if frame.pts is None:
                 continue
             self._stands = int(frame.pts)
+            self._broken = frame.is_corrupt or (self._broken and not frame.key_frame)
             if self._stands == stamp:
-                return np.asarray(frame.to_ndarray(format=self._form))
+                return None if self._broken else _pixels(frame, self._depth)
             if self._stands > stamp:
                 break
         return None
+
+
+def _pixels(frame: Any, depth: bool) -> Image:
+    """RGB; of depth the codes as the file holds them, which a conversion to 16 bits would stretch."""
+    gray = _GRAY.fullmatch(frame.format.name) if depth else None
+    if gray is None:
+        return np.asarray(frame.to_ndarray(format="gray16le" if depth else "rgb24"))
+    codes = {None: "u1", "le": "<u2", "be": ">u2"}[gray["order"]]
+    rows = np.frombuffer(frame.planes[0], codes).reshape(frame.height, -1)  # a row may be padded
+    return rows[:, : frame.width].astype(np.uint16)
