@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import multiprocessing
 import pickle
 import subprocess
 import sys
+import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
@@ -18,7 +20,7 @@ import pytest
 
 from examples.write_datasets import write_rlds
 from robocache import datasets
-from robocache.datasets import DatasetError
+from robocache.datasets import DatasetError, _locks
 
 from .dataset_files import FORMS, LENGTHS, TASKS, camera, episode, episodes, opened, write
 
@@ -100,6 +102,37 @@ def test_forked_processes_and_their_parent_read_at_once(form: str, tmp_path: Pat
             assert np.array_equal(dataset[index].streams["action"].values, content[index]["action"])
         for index, result in enumerate(waiting):
             assert np.array_equal(result.get(timeout=60), content[index]["action"])
+
+
+def test_a_fork_while_another_thread_holds_the_locks(form: str, tmp_path: Path) -> None:
+    content = episodes()
+    dataset = opened(form, write(form, tmp_path, content))
+    dataset[0].load()
+    held, forked = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with contextlib.ExitStack() as stack:
+            for lock in list(_locks._locks):
+                stack.enter_context(lock)
+            held.set()
+            forked.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(60)
+    fork = multiprocessing.get_context("fork")
+    ours, theirs = fork.Pipe()
+    child = fork.Process(
+        target=lambda: theirs.send(_action_of(dataset, 2))
+    )  # inherits the dataset, and does not pickle it
+    try:
+        child.start()
+        assert ours.poll(20), "the child waits for a lock that nobody will let go"
+    finally:
+        forked.set()
+        thread.join()
+        child.kill()
+    assert np.array_equal(ours.recv(), content[2]["action"])
 
 
 def test_threads_share_a_dataset(form: str, tmp_path: Path) -> None:

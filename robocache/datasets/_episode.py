@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from .._kinds import KIND_NAMES, Kind, groups_of
 from ._errors import DatasetError
+from ._locks import ForkLock
 
 VECTOR, IMAGE, VIDEO, TEXT = "vector", "image", "video", "text"
 
@@ -175,7 +176,7 @@ class Dataset(ABC, Sequence[Episode]):
     def __init__(self) -> None:
         self.skipped = Counter()
         self._skipped_episodes: dict[str, DatasetError] = {}
-        self._lock = threading.RLock()
+        self._lock = ForkLock(threading.RLock)
 
     @abstractmethod
     def __len__(self) -> int:
@@ -243,13 +244,7 @@ class Dataset(ABC, Sequence[Episode]):
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        del state["_lock"]
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = threading.RLock()
+        return self.__dict__.copy()
 
     def __repr__(self) -> str:
         rate = "unknown rate" if self.fps is None else f"{float(self.fps):g} Hz"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._errors import DatasetError, missing_extra
+from .._locks import ForkLock
 from .info import Feature
 
 _KEPT_FOOTERS = 64
@@ -45,7 +45,7 @@ class ParquetReader:
     def __init__(self) -> None:
         self._footers: OrderedDict[Path, Footer] = OrderedDict()
         self._groups: OrderedDict[tuple[Path, int, str], Any] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     def num_rows(self, path: Path) -> int:
         return self._footer(path).rows

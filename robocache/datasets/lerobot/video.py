@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from .._errors import DatasetError, missing_extra
 from .._images import FrameSequence, Image
+from .._locks import ForkLock
 from .info import Feature
 
 # A key frame may come out after frames that lean on the one before; a frame that is damaged comes out of none.
@@ -66,7 +66,7 @@ class VideoFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._table: FrameTable | None = None
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     @property
     def table(self) -> FrameTable:
@@ -124,13 +124,6 @@ class VideoFile:
             keys = np.unique(np.array([pts for pts, key in packets if key] or [stamps[0]], np.int64))
             return FrameTable(stamps, keys, Fraction(stream.time_base))
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_table": self._table}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = threading.Lock()
-
 
 class VideoFrames(FrameSequence):
     """Frames of one episode: uint8 RGB [H, W, C]; depth maps uint16 [H, W, 1], as they are coded.
@@ -151,7 +144,7 @@ class VideoFrames(FrameSequence):
         self._blame = blame
         self._depth = any(feature.details.get(key) for key in ("video.is_depth_map", "is_depth_map"))
         self._decoder: _Decoder | None = None
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     def __len__(self) -> int:
         return len(self._stamps)
@@ -185,11 +178,7 @@ class VideoFrames(FrameSequence):
         return frame
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_decoder": None, "_lock": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = threading.Lock()
+        return {**self.__dict__, "_decoder": None}
 
 
 class _Decoder:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import gzip
 import os
 import struct
-import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._errors import DatasetError, missing_extra
+from .._locks import ForkLock
 
 HEADER = 12  # length and its checksum
 FOOTER = 4  # checksum of the data
@@ -61,7 +61,7 @@ class RecordFile:
         self._damage: DatasetError | None = None
         self._gzip: bool | None = None
         self._stream: tuple[int, Any] | None = None  # (process, gzip stream that stands somewhere)
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     def places(self) -> tuple[NDArray[np.int64], DatasetError | None]:
         """Offset and length of each record [N, 2], and what ended the scan early, if anything did.
@@ -99,11 +99,7 @@ class RecordFile:
             self._stream = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_stream": None, "_lock": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = threading.Lock()
+        return {**self.__dict__, "_stream": None}
 
     def _scanned(self) -> tuple[NDArray[np.int64], DatasetError | None]:
         places: list[tuple[int, int]] = []
