@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -351,7 +352,17 @@ def test_integers_that_do_not_fit_their_dtype(tmp_path: Path) -> None:
         (lambda c: c["splits"][0].update(filepathTemplate="../{SHARD_X_OF_Y}"), "leads out"),
         (lambda c: c["splits"][0].update(filepathTemplate="{NOPE}"), "unknown placeholders"),
         (lambda c: c["splits"][0].update(fileFormat="array_record"), "'array_record' is not TFRecord"),
+        (lambda c: c.update(fileFormat="array_record"), "'array_record' is not TFRecord"),
         (lambda c: c["splits"][0].update(shardLengths=["-3"]), "shardLengths: expected a whole number"),
+        (lambda c: c["splits"][0].update(shardLengths=["1", "1e3"]), "shardLengths: expected a whole number"),
+        (lambda c: c["splits"][0].update(shardLengths=[1, True]), "shardLengths: expected a whole number"),
+        (lambda c: c["splits"][0].update(shardLengths="3"), "shardLengths: expected a list, got str"),
+        (lambda c: c["splits"][0].update(filepathTemplate=["a"]), r"filepathTemplate: expected a string, got \['a'\]"),
+        (lambda c: c["splits"][0].update(filepathTemplate=0), "filepathTemplate: expected a string, got 0"),
+        (lambda c: c["splits"][0].update(filepathTemplate="all"), "two shards are the one file all"),
+        (lambda c: c["splits"][0].update(filepathTemplate="\ud800{SHARD_INDEX}"), "holds no Unicode text"),
+        (lambda c: c["splits"].append(c["splits"][0]), "splits: 'train' stands twice"),
+        (lambda c: c["splits"].append({"name": 1}), "splits: expected objects with a name"),
         (lambda c: c.update(splits=[]), "no TFRecord files are listed"),
         (lambda c: c.update(splits="train"), "splits: expected a list"),
         (lambda c: c.update(name=3), "name: expected a string"),
@@ -373,6 +384,48 @@ def test_without_dataset_info_the_names_tell(tmp_path: Path) -> None:
     only(path, "*00000-of-00002").unlink()
     with pytest.raises(DatasetError, match=r"missing shards of split 'train': synthetic-train.tfrecord-00000-of-00002"):
         opened("rlds", path)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            "synthetic-train.tfrecord-00002-of-00002",
+            "expected shards below 2, got synthetic-train.tfrecord-00002-of-00002",
+        ),
+        ("synthetic-train.tfrecord-00000-of-00001", r"expected one number of shards, got files of \[1, 2\]"),
+    ],
+)
+def test_names_of_shards_that_contradict_each_other(other: str, message: str, tmp_path: Path) -> None:
+    path = write("rlds", tmp_path, episodes())
+    (path / "dataset_info.json").unlink()
+    (path / other).write_bytes(b"")
+    with pytest.raises(DatasetError, match=message):
+        opened("rlds", path)
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_count_of_records_that_lies_allocates_nothing(lost: bool, on_error: str, tmp_path: Path) -> None:
+    path = write("rlds", tmp_path, episodes())
+    if lost:
+        only(path, RLDS_SECOND_SHARD).unlink()
+    for count, refused in ((1 << 61, True), (10_000_000, True), (50_000, False)):
+        edit_json(path / "dataset_info.json", lambda c, n=count: c["splits"][0].update(shardLengths=["1", str(n)]))
+        tracemalloc.start()
+        if refused:
+            with pytest.raises(
+                DatasetError, match=rf"00001-of-00002: dataset_info.json says {count} records, the file"
+            ):
+                opened("rlds", path, on_error=on_error)
+        else:
+            dataset = opened("rlds", path, on_error=on_error)
+            missing = (0 if lost else 2) if on_error == "skip" else count
+            assert len(dataset) == 1 + missing
+            assert sum(dataset.skipped.values()) == (count - missing if on_error == "skip" else 0)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < (64 if not refused and on_error == "skip" else 4) << 20
 
 
 def test_text_and_images_that_are_damaged(tmp_path: Path) -> None:

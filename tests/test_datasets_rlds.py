@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import zlib
 from fractions import Fraction
 from pathlib import Path
@@ -130,7 +131,7 @@ def test_text_and_episode_metadata(tmp_path: Path) -> None:
         "episode_metadata/id": np.array([7]),
         "episode_metadata/pose": np.float32([1, 2, 3]),
     }
-    steps = {"instruction": {"text": {}}, "reward": leaf("float32")}
+    steps = {"instruction": leaf("string", 1), "reward": leaf("float32")}
     metadata = {"file_path": {"text": {}}, "id": leaf("int64"), "pose": leaf("float32", 3)}
     dataset = made(tmp_path, steps, record, episode_metadata={"featuresDict": {"features": metadata}})
     found = dataset[0]
@@ -149,10 +150,12 @@ def test_ragged_features_are_left_out_and_listed(tmp_path: Path) -> None:
         "points": leaf("float32", -1, 3),
         "inner": {"sequence": {"feature": leaf("float32")}},
         "sound": {"audio": {}},
+        "words": leaf("string", 2),
+        "names": leaf("string", -1),
     }
     dataset = made(tmp_path, steps, {"steps/reward": np.float32([0, 1])})
     assert set(dataset.specs) == {"reward"}
-    assert dataset.unread == ["steps/points", "steps/inner", "steps/sound"]  # type: ignore[attr-defined]
+    assert dataset.unread == ["steps/points", "steps/inner", "steps/sound", "steps/words", "steps/names"]  # type: ignore[attr-defined]
 
 
 def test_streams_that_disagree_on_the_length(tmp_path: Path) -> None:
@@ -192,3 +195,20 @@ def test_columns_of_known_datasets(tmp_path: Path) -> None:
     pose = {"observation.cartesian_position": np.zeros((3, 6), np.float32), **episode(3)}
     specs = datasets.open(write_rlds(tmp_path, [pose], name="droid")).specs
     assert specs["observation.cartesian_position"].kind == ((slice(0, 3), "linear"), (slice(3, 6), "angle"))
+
+
+def test_an_episode_pickles_after_its_images_were_touched(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 4, 5, 3), np.uint8)
+    record = {"steps/cam": [png(frame) for frame in pixels]}
+    found = made(tmp_path, {"cam": picture(4, 5, 3)}, record)[0]
+    assert np.array_equal(found.streams["cam"].values[1], pixels[1])
+    again = pickle.loads(pickle.dumps(found))
+    assert np.array_equal(again.streams["cam"].values[:], pixels)
+
+
+def test_one_file_needs_neither_its_neighbours_nor_dataset_info(tmp_path: Path) -> None:
+    record = {"steps/reward": np.float32([0, 1])}
+    dataset = made(tmp_path, {"reward": leaf("float32")}, record)
+    file = dataset.path / "made-train.tfrecord-00000-of-00001"
+    alone = file.rename(file.with_name("made-val.tfrecord-00003-of-00009"))
+    assert [found.name for found in datasets.open(alone, rate=10, split="val")] == ["val/0"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import string
 from collections.abc import Iterator, Mapping
@@ -100,6 +101,10 @@ def filled_template(template: Any, fields: Mapping[str, str | int], *, file: Pat
 
 def checked_relative(path: str, *, file: Path | None = None, episode: int | None = None) -> str:
     """`path`, where it stays inside the dataset's folder; DatasetError where it does not."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:  # JSON can spell half of a surrogate pair
+        raise DatasetError(f"path {path!r}: holds no Unicode text", file=file, episode=episode) from None
     pure = PurePosixPath(path)
     if not path or "\\" in path or "\0" in path or pure.is_absolute() or ".." in pure.parts:
         raise DatasetError(f"path {path!r} leads out of the dataset's folder", file=file, episode=episode)

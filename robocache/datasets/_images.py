@@ -72,6 +72,12 @@ class EncodedImages(FrameSequence):
     def __len__(self) -> int:
         return len(self._encoded)
 
+    def __getstate__(self) -> dict[str, Any]:
+        encoded = self._encoded
+        if isinstance(encoded, list):  # views of a record, which do not pickle
+            encoded = [bytes(data) for data in encoded]
+        return {**self.__dict__, "_encoded": encoded}
+
     def encoded(self, index: int) -> bytes:
         """The bytes of a frame as they lie on disk."""
         return bytes(self._encoded[operator.index(index)])

@@ -25,9 +25,10 @@ from .example import Feature, parse_example
 from .features import FeatureSpec
 from .known import known_columns
 from .rates import known_rate
-from .shards import FEATURES, INFO, read_layout
+from .shards import FEATURES, INFO, Shard, read_layout
 from .tfrecord import RecordFile, crc32c
 
+_MOST_ABSENT = 1 << 16  # records that a shard may lack; where it lacks more, its metadata is wrong
 _KEPT_RECORDS = 4  # records in memory, so that the streams of an episode at hand are not each a read
 
 
@@ -71,28 +72,39 @@ class RldsDataset(Dataset):
             raise ValueError(f"split: expected one of {there}, got {split!r}")
         self.shards = shards
         self.files = [RecordFile(shard.path, checksums=checksums) for shard in shards]
-        self._episodes = self._listed()  # [N, 2]: shard, record
+        self._ends = np.cumsum(self._counts(), dtype=np.int64)  # by shard: episodes in it and in those before it
         self._first = self._starts()
         self._lengths: dict[int, int] = {}
         self._records: OrderedDict[int, dict[str, Feature]] = OrderedDict()
 
-    def _listed(self) -> NDArray[np.int64]:
-        """Shard and record of each episode. Files are scanned only where metadata does not tell, or to skip damage."""
-        pieces = []
+    def _counts(self) -> list[int]:
+        """Episodes of each shard. Files are scanned only where metadata does not tell, or to skip damage."""
+        counts = []
         for number, (shard, file) in enumerate(zip(self.shards, self.files, strict=True)):
-            count = shard.records
-            if count is None or self.on_error == "skip":
-                places, damage = file.places()
-                whole = count if count is not None else len(places) + (1 if damage else 0)
-                if self.on_error == "skip":
-                    count = min(len(places), whole)
-                    for record in range(count, whole):
-                        self.count_skipped(f"{shard.path.name}/{record}", self._absent(number, record))
-                else:
-                    count = whole
-            records = np.arange(count, dtype=np.int64)
-            pieces.append(np.stack([np.full_like(records, number), records], axis=1))
-        return np.concatenate(pieces)
+            if shard.records is not None and self.on_error != "skip":
+                if shard.records > _MOST_ABSENT:  # else the file need not be looked at
+                    self._check_claim(shard, file.most_records())
+                counts.append(shard.records)
+                continue
+            places, damage = file.places()
+            whole = len(places) + (damage is not None) if shard.records is None else shard.records
+            if self.on_error != "skip":
+                counts.append(whole)
+                continue
+            self._check_claim(shard, len(places))
+            counts.append(min(len(places), whole))
+            for record in range(counts[-1], whole):
+                self.count_skipped(f"{shard.path.name}/{record}", self._absent(number, record))
+        return counts
+
+    def _check_claim(self, shard: Shard, most: int) -> None:
+        """DatasetError where metadata claims so many records beyond what the file holds that to count them costs."""
+        if shard.records is not None and shard.records > most + _MOST_ABSENT:
+            raise DatasetError(
+                f"{INFO} says {shard.records} records, the file holds at most {most}",
+                file=shard.path,
+                category="record count",
+            )
 
     def _absent(self, shard: int, record: int) -> DatasetError:
         places, damage = self.files[shard].places()
@@ -107,12 +119,12 @@ class RldsDataset(Dataset):
         )
 
     def __len__(self) -> int:
-        return len(self._episodes)
+        return int(self._ends[-1])
 
     def where(self, index: int) -> tuple[Path, int]:
         """(file, record) of an episode."""
-        shard, record = self._episodes[index]
-        return self.shards[shard].path, int(record)
+        shard, record = self._place(index)
+        return self.shards[shard].path, record
 
     def feature_keys(self) -> set[str]:
         """Keys of a record that features.json names and this reader reads."""
@@ -126,13 +138,13 @@ class RldsDataset(Dataset):
 
     def episode(self, index: int) -> Episode:
         length = self.length(index)
-        shard, record = self._episodes[index]
+        shard, record = self._place(index)
         times = partial(self._times, index)
         streams = {
             name: EpisodeStream(self.specs[name], length, partial(self._values, index, name), times)
             for name in self.specs
         }
-        name = f"{self.shards[shard].split}/{self._first[shard] + int(record)}"
+        name = f"{self.shards[shard].split}/{self._first[shard] + record}"
         return Episode(index, name, length, self.ticks_per_second, streams, self._text(index))
 
     def record(self, index: int) -> dict[str, Feature]:
@@ -141,7 +153,7 @@ class RldsDataset(Dataset):
             if index in self._records:
                 self._records.move_to_end(index)
                 return self._records[index]
-        shard, number = (int(part) for part in self._episodes[index])
+        shard, number = self._place(index)
         try:
             places, _ = self.files[shard].places()
             if number >= len(places):
@@ -163,6 +175,11 @@ class RldsDataset(Dataset):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_records": OrderedDict()}
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """(shard, record in it) of an episode."""
+        shard = int(np.searchsorted(self._ends, index, side="right"))
+        return shard, int(index) - (int(self._ends[shard - 1]) if shard else 0)
 
     def _starts(self) -> list[int]:
         """By shard, how many records of its split stand in earlier files."""

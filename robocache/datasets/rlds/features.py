@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +98,9 @@ def _walk(node: Any, key: str, per_step: bool, file: Path, depth: int) -> Iterat
         yield FeatureSpec(key, TENSOR, (), np.dtype(np.int64), "none", per_step)
     elif "tensor" in node:
         body = _child(node, "tensor", file, key)
-        if body.get("dtype") in ("string", "object"):
-            yield FeatureSpec(key, TEXT, (), np.dtype(object), "none", per_step)
+        if body.get("dtype") in ("string", "object"):  # several strings in one value are no stream of text
+            text = FeatureSpec(key, TEXT, _sizes(key, body, file), np.dtype(object), "none", per_step)
+            yield replace(text, shape=()) if set(text.shape) <= {1} else key
         else:
             spec = _leaf(key, TENSOR, body, "float32", per_step, file)
             foreign = -1 in spec.shape or (body.get("dtype") == "bfloat16" and spec.encoding != "none")
@@ -122,16 +123,20 @@ def _leaf(key: str, form: str, body: dict[str, Any], dtype: str, per_step: bool,
     encoding = body.get("encoding", "none") if form == TENSOR else "none"
     if encoding not in ("none", "bytes", "zlib"):
         raise DatasetError(f"feature {key!r}: encoding: expected none, bytes or zlib, got {encoding!r}", file=file)
-    shape = body.get("shape") or {}
-    dimensions = shape.get("dimensions", []) if isinstance(shape, dict) else None
-    if not isinstance(dimensions, list):
-        raise DatasetError(f"feature {key!r}: shape: expected dimensions, got {shape!r}", file=file)
-    sizes = tuple(whole_number(size, f"feature {key!r}: shape", file=file, least=-1) for size in dimensions)
+    sizes = _sizes(key, body, file)
     if form == IMAGE:
         sizes = sizes if len(sizes) == 3 else (-1, -1, -1)
     if math.prod(abs(size) for size in sizes) > _MAX_ELEMENTS:
         raise DatasetError(f"feature {key!r}: shape {list(sizes)} is no shape of a sample", file=file)
     return FeatureSpec(key, form, sizes, _DTYPES[name], encoding, per_step)
+
+
+def _sizes(key: str, body: dict[str, Any], file: Path) -> tuple[int, ...]:
+    shape = body.get("shape") or {}
+    dimensions = shape.get("dimensions", []) if isinstance(shape, dict) else None
+    if not isinstance(dimensions, list):
+        raise DatasetError(f"feature {key!r}: shape: expected dimensions, got {shape!r}", file=file)
+    return tuple(whole_number(size, f"feature {key!r}: shape", file=file, least=-1) for size in dimensions)
 
 
 def count_values(spec: FeatureSpec, feature: wire.Feature) -> int:

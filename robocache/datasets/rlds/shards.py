@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,9 @@ from .._errors import DatasetError
 from .._files import checked_relative, read_json_object, whole_number
 
 FEATURES, INFO = "features.json", "dataset_info.json"
-SHARD_NAME = re.compile(r"(?P<name>.+)-(?P<split>[^-.]+)\.(?P<form>tfrecord)-(?P<shard>\d{5})-of-(?P<shards>\d{5})")
+SHARD_NAME = re.compile(
+    r"(?P<name>.+)-(?P<split>[^-.]+)\.(?P<form>tfrecord)-(?P<shard>[0-9]{5})-of-(?P<shards>[0-9]{5})"
+)
 _DEFAULT_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 _PLACEHOLDER = re.compile(r"\{([A-Z_]+)\}")
 
@@ -51,19 +54,34 @@ def read_layout(folder: Path, only: Path | None = None) -> Layout:
         if not isinstance(name, str) or not name:
             raise DatasetError(f"name: expected a string, got {name!r}", file=info_path)
         version = info.get("version") if isinstance(info.get("version"), str) else None
-        shards = [
-            shard for split in _list(info, "splits", info_path) for shard in _split(folder, name, split, info_path)
-        ]
+        shards = _listed(folder, name, info, info_path)
     else:
-        name, version, shards = *_name_of(folder, only), _found(folder)
+        name, version = _name_of(folder, only)
+        shards = _found(folder) if only is None else []  # one file does not need its neighbours
     if only is not None:
         chosen = [shard for shard in shards if shard.path.name == only.name]
-        shards = chosen or [Shard(only, "all", None)]
+        match = SHARD_NAME.fullmatch(only.name)
+        shards = chosen or [Shard(only, match["split"] if match else "all", None)]
     if not shards:
-        raise DatasetError(
-            f"no TFRecord files are listed in {INFO}, and none named *.tfrecord-NNNNN-of-MMMMM is there", file=folder
-        )
+        where = f"listed in {INFO}" if info_path.exists() else "here: none is named *.tfrecord-NNNNN-of-MMMMM"
+        raise DatasetError(f"no TFRecord files are {where}", file=folder)
     return Layout(name, version, tuple(shards))
+
+
+def _listed(folder: Path, name: str, info: dict[str, Any], file: Path) -> list[Shard]:
+    """The shards that dataset_info.json lists."""
+    form = info.get("fileFormat")
+    shards: list[Shard] = []
+    for split in _list(info, "splits", file):
+        found = _split(folder, name, split, form, file)
+        if found and found[0].split in {shard.split for shard in shards}:
+            raise DatasetError(f"splits: {found[0].split!r} stands twice", file=file)
+        shards += found
+    paths = [shard.path for shard in shards]
+    if len(set(paths)) != len(paths):
+        twice = next(path for path, following in itertools.pairwise(sorted(paths)) if path == following)
+        raise DatasetError(f"filepathTemplate: two shards are the one file {twice.name}", file=file)
+    return shards
 
 
 def _list(content: dict[str, Any], key: str, file: Path) -> list[Any]:
@@ -73,17 +91,19 @@ def _list(content: dict[str, Any], key: str, file: Path) -> list[Any]:
     return value
 
 
-def _split(folder: Path, dataset: str, split: Any, info: Path) -> list[Shard]:
+def _split(folder: Path, dataset: str, split: Any, form: Any, info: Path) -> list[Shard]:
+    """The shards of one split; `form` is the file format where the split names none of its own."""
     if not isinstance(split, dict) or not isinstance(split.get("name"), str):
         raise DatasetError(f"splits: expected objects with a name, got {split!r:.80}", file=info)
-    form = split.get("fileFormat", "tfrecord")
+    form = split.get("fileFormat") or form or "tfrecord"
     if form != "tfrecord":
         raise DatasetError(f"split {split['name']!r}: file format {form!r} is not TFRecord", file=info)
     lengths = [
         whole_number(length, f"split {split['name']!r}: shardLengths", file=info)
         for length in _list(split, "shardLengths", info)
     ]
-    template = split.get("filepathTemplate") or _DEFAULT_TEMPLATE
+    template = split.get("filepathTemplate")
+    template = _DEFAULT_TEMPLATE if template in (None, "") else template
     if not isinstance(template, str):
         raise DatasetError(f"filepathTemplate: expected a string, got {template!r}", file=info)
     shards = []
@@ -110,7 +130,7 @@ def _name_of(folder: Path, only: Path | None) -> tuple[str, str | None]:
     for file in files:
         match = SHARD_NAME.fullmatch(file.name)
         if match:
-            return match["name"], folder.name if re.fullmatch(r"\d+\.\d+\.\d+", folder.name) else None
+            return match["name"], folder.name if re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", folder.name) else None
     return folder.parent.name, None
 
 
@@ -121,8 +141,14 @@ def _found(folder: Path) -> list[Shard]:
         match = SHARD_NAME.fullmatch(file.name)
         if match:
             groups.setdefault((match["name"], match["split"], int(match["shards"])), set()).add(int(match["shard"]))
-    shards = []
+    shards: list[Shard] = []
     for (name, split, count), numbers in sorted(groups.items()):
+        if max(numbers) >= count:
+            wrong = f"{name}-{split}.tfrecord-{max(numbers):05d}-of-{count:05d}"
+            raise DatasetError(f"split {split!r}: expected shards below {count}, got {wrong}", file=folder)
+        counts = sorted(shards_of for *of, shards_of in groups if of == [name, split])
+        if len(counts) > 1:  # one was left behind when the other was written, and nothing tells which
+            raise DatasetError(f"split {split!r}: expected one number of shards, got files of {counts}", file=folder)
         files = [folder / f"{name}-{split}.tfrecord-{number:05d}-of-{count:05d}" for number in range(count)]
         missing = [file.name for number, file in enumerate(files) if number not in numbers]
         if missing:

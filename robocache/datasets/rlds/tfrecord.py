@@ -24,6 +24,7 @@ from .._locks import ForkLock
 
 HEADER = 12  # length and its checksum
 FOOTER = 4  # checksum of the data
+_GZIP = b"\x1f\x8b"
 _MASK_DELTA = 0xA282EAD8
 _READ = 1 << 20  # gzip is read in pieces of this size, so a length that lies allocates no more than that
 _DEFLATE_RATIO = 1032  # deflate cannot shrink by more (zlib's technical notes), so no longer record can be inside
@@ -73,6 +74,16 @@ class RecordFile:
                 self._places, self._damage = self._scanned()
             return self._places, self._damage
 
+    def most_records(self) -> int:
+        """How many records the file can hold at most, by its size; 0 where it is not there. Reads two bytes of it."""
+        try:
+            size = self.path.stat().st_size
+            with open(self.path, "rb") as file:
+                compressed = file.read(2) == _GZIP
+        except OSError:
+            return 0
+        return size * (_DEFLATE_RATIO if compressed else 1) // (HEADER + FOOTER)
+
     def read(self, record: int) -> bytes:
         """The data of a record. DatasetError where it is not there, cut off, or its checksum differs."""
         places, damage = self.places()
@@ -115,7 +126,7 @@ class RecordFile:
             size = self.path.stat().st_size
             with open(self.path, "rb", buffering=0) as raw:
                 start = raw.read(HEADER)
-                self._gzip = start[:2] == b"\x1f\x8b" and not self._plausible(start, size)
+                self._gzip = start[:2] == _GZIP and not self._plausible(start, size)
                 if self._gzip:
                     with gzip.open(self.path) as file:
                         yield from self._walk(file, size * _DEFLATE_RATIO, skip=False)
