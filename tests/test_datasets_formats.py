@@ -194,6 +194,11 @@ def test_open_says_what_it_looked_for(tmp_path: Path) -> None:
         datasets.open(stray)
 
 
+def test_open_of_a_path_that_no_system_takes(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="cannot be read: .*name too long"):
+        datasets.open(tmp_path / ("x" * 300))
+
+
 def test_rlds_parent_folder_and_single_file(tmp_path: Path) -> None:
     content = episodes((4, 5, 6, 7))
     path = write_rlds(tmp_path, content, shards=2)

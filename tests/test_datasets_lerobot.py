@@ -15,9 +15,9 @@ import pytest
 from examples.write_datasets import encode_image, write_lerobot_v21, write_lerobot_v30
 from robocache import datasets
 from robocache.datasets import DatasetError
-from robocache.datasets.lerobot import LeRobotV21, LeRobotV30
+from robocache.datasets.lerobot import LeRobotV21, LeRobotV30, parquet
 
-from .dataset_files import camera, episode, episodes, only, opened, write
+from .dataset_files import camera, episode, episodes, only, opened, replaced, rewrite, write
 
 
 def with_feature(path: Path, name: str, **fields: Any) -> Path:
@@ -57,6 +57,40 @@ def test_a_column_whose_name_begins_another(tmp_path: Path) -> None:
         found = opened(form, write(form, tmp_path, [content]))[0]
         assert found.streams["action"].values.tolist() == [[3, 4]] * 4
         assert found.streams["action.delta"].values.tolist() == [[1, 2]] * 4
+
+
+def test_tensors_in_lists_and_in_extension_types(tmp_path: Path) -> None:
+    values = np.arange(24, dtype=np.float32).reshape(4, 2, 3)
+    flat = values.reshape(4, 6)
+    path = write("v21", tmp_path, [{"pose": flat}])
+    with_feature(path, "pose", shape=[2, 3])
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(values)
+    for column in (pa.array(values.tolist(), pa.list_(pa.list_(pa.float32()))), tensors):
+        rewrite(only(path, "*.parquet"), replaced("pose", lambda t, column=column: column))
+        assert np.array_equal(opened("v21", path)[0].streams["pose"].values, flat)
+        with_feature(path, "pose", shape=[3, 2])
+        if column is not tensors:  # a fixed shape tensor is stored flat
+            with pytest.raises(DatasetError, match=r"episode 0, .*'pose': lists of \[2, 3\], info.json says \[3, 2\]"):
+                opened("v21", path)[0].load()
+        with_feature(path, "pose", shape=[2, 3])
+    turned = pa.FixedShapeTensorArray.from_numpy_ndarray(
+        np.ascontiguousarray(values.transpose(0, 2, 1)).transpose(0, 2, 1)
+    )
+    rewrite(only(path, "*.parquet"), replaced("pose", lambda t: turned))
+    with pytest.raises(DatasetError, match="expected tensors in row-major order"):
+        opened("v21", path)[0].load()
+
+
+def test_a_column_larger_than_the_cache_leaves_the_others_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"small": np.arange(10), "large": [b"x" * 100] * 10}), file)
+    monkeypatch.setattr(parquet, "_KEPT_BYTES", 500)
+    reader = parquet.ParquetReader()
+    small = reader.column(file, "small", 0, 5)
+    assert reader.column(file, "large", 0, 5).to_pylist() == [b"x" * 100] * 5
+    assert reader.column(file, "small", 0, 5).buffers()[1].address == small.buffers()[1].address
 
 
 def test_text_columns_and_unknown_dtypes(tmp_path: Path) -> None:

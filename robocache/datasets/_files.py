@@ -66,6 +66,14 @@ def _parsed(text: str, path: Path, line: int | None = None) -> Any:
         raise DatasetError(f"{place}not JSON: {error}", file=path) from None
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file is there. DatasetError where nobody can tell: a folder that may not be read, too long a name."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise DatasetError(f"cannot be read: {error}", file=path) from error
+
+
 def filled_template(template: Any, fields: Mapping[str, str | int], *, file: Path) -> str:
     """A path template of a dataset's metadata with its fields filled in.
 

@@ -67,15 +67,20 @@ def open(  # noqa: A001 - robocache.datasets.open, as os.open and gzip.open
         if value not in allowed:
             raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
     place = Path(path)
-    if not place.exists():
-        raise DatasetError(f"there is nothing here. Looked for {_LOOKED_FOR}", file=place, category=NO_DATASET)
+    try:
+        if not place.exists():
+            raise DatasetError(f"there is nothing here. Looked for {_LOOKED_FOR}", file=place, category=NO_DATASET)
+        lerobot = _is_lerobot(place)
+        rlds = _rlds_folder(place) if format == "rlds" or (format is None and not lerobot) else None
+    except OSError as error:
+        raise DatasetError(f"cannot be read: {error}", file=place, category=NO_DATASET) from error
     settings = {"split": split, "on_error": on_error, "kinds": kinds, "rate": rate, "nonfinite": nonfinite}
-    if format == "rlds" or (format is None and not _is_lerobot(place)):
+    if rlds is not None:
         from .rlds import RldsDataset
 
-        folder, only = _rlds_folder(place)
+        folder, only = rlds
         return RldsDataset(folder, only=only, checksums=checksums, **settings)
-    if not _is_lerobot(place):
+    if not lerobot:
         raise DatasetError("there is no meta/info.json here", file=place, category=NO_DATASET)
     from .lerobot import open_lerobot
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from .._errors import DatasetError
+from .._files import is_file
 from ..lerobot import LeRobotDataset, LeRobotV30, parquet
 from ..lerobot.info import Feature
 from .findings import ERROR, WARNING, Finding, from_error
@@ -88,7 +89,7 @@ def _check_video(dataset: LeRobotDataset, index: int, number: int, name: str) ->
     try:
         place = dataset.video_place(number, name)
         path = place.path
-        if not path.is_file():
+        if not is_file(path):
             yield Finding(ERROR, "missing file", "missing video", number, name, str(path))
             return
         frames = len(dataset.episode(index).streams[name].values)

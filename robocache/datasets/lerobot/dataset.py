@@ -17,7 +17,7 @@ from ..._kinds import Kind
 from .._clock import frame_ticks, rational_rate, ticks_for
 from .._episode import IMAGE, TEXT, VECTOR, VIDEO, Dataset, Episode, EpisodeStream, StreamSpec, with_kinds
 from .._errors import DatasetError
-from .._files import filled_template
+from .._files import filled_template, is_file
 from .._images import EncodedImages
 from .._kinds import kind_of_columns, units_of_columns
 from .._values import check_finite
@@ -181,10 +181,10 @@ class LeRobotDataset(Dataset):
         for number in numbers:
             try:
                 path = self.place(number).path
-                if not path.is_file():
+                if not is_file(path):
                     raise DatasetError("missing file", file=path, episode=number, category="missing file")
             except DatasetError as error:
-                self.count_skipped(f"episode_{number:06d}", error)
+                self.count_skipped(f"episode_{number:06d}", error.at(episode=number))
             else:
                 present.append(number)
         return present

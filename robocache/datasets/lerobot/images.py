@@ -24,7 +24,10 @@ class ImageBytes(Sequence[bytes]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(len(self)))]
-        value = self._array[index].as_py()
+        try:
+            value = self._array[index].as_py()
+        except UnicodeDecodeError as error:
+            raise self._blame(f"row {index}: path of an image is not UTF-8: {error}") from None
         data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
         if isinstance(data, bytes):
             return data

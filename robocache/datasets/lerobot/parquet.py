@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,12 @@ def pyarrow() -> Any:
 
 @dataclass(frozen=True)
 class Footer:
-    """A file's metadata: pyarrow's own, the top-level columns, and the first row of each row group and of the end."""
+    """A file's metadata: pyarrow's own, the top-level columns, those whose name several have, and the first row of each
+    row group and of the end."""
 
     metadata: Any
     names: frozenset[str]
+    twice: frozenset[str]
     starts: NDArray[np.int64]
 
     @property
@@ -45,6 +48,7 @@ class ParquetReader:
     def __init__(self) -> None:
         self._footers: OrderedDict[Path, Footer] = OrderedDict()
         self._groups: OrderedDict[tuple[Path, int, str], Any] = OrderedDict()
+        self._group_bytes = 0
         self._lock = ForkLock()
 
     def num_rows(self, path: Path) -> int:
@@ -59,6 +63,8 @@ class ParquetReader:
         footer = self._footer(path)
         if name not in footer.names:
             raise DatasetError(f"has no column {name!r}", file=path, category="schema")
+        if name in footer.twice:
+            raise DatasetError(f"expected one column {name!r}, it has several", file=path, category="schema")
         if end > footer.rows:
             raise DatasetError(f"expected rows up to {end}, it has {footer.rows}", file=path, category="wrong length")
         pieces: list[Any] = []
@@ -100,22 +106,25 @@ class ParquetReader:
             with parquet.ParquetFile(path, metadata=footer.metadata, page_checksum_verification=True) as file:
                 # One thread: workers are the parallelism, and a thread pool does not survive a fork.
                 column = file.read_row_group(group, columns=[name], use_threads=False).column(name)
-            return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+            return _stored(column.chunk(0) if column.num_chunks == 1 else column.combine_chunks())
 
         array = _guarded(path, read)
         if len(array) != footer.starts[group + 1] - footer.starts[group]:
             raise DatasetError(f"column {name!r}: row group {group} is short", file=path, category="wrong length")
-        if shared:
+        if shared and array.nbytes <= _KEPT_BYTES:  # a larger one would push all others out, and not stay either
             with self._lock:
-                self._groups[key] = array
-                while sum(kept.nbytes for kept in self._groups.values()) > _KEPT_BYTES:
-                    self._groups.popitem(last=False)
+                if key not in self._groups:
+                    self._groups[key] = array
+                    self._group_bytes += array.nbytes
+                while self._group_bytes > _KEPT_BYTES:
+                    self._group_bytes -= self._groups.popitem(last=False)[1].nbytes
         return array
 
     def clear(self) -> None:
         with self._lock:
             self._footers.clear()
             self._groups.clear()
+            self._group_bytes = 0
 
     def __reduce__(self) -> tuple[type[ParquetReader], tuple[()]]:
         return ParquetReader, ()
@@ -125,7 +134,19 @@ def _read_footer(path: Path) -> Footer:
     metadata = pyarrow().parquet.read_metadata(path)
     rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.array(rows, np.int64))])
-    return Footer(metadata, frozenset(metadata.schema.to_arrow_schema().names), starts)
+    names = metadata.schema.to_arrow_schema().names
+    twice = frozenset(name for name, count in Counter(names).items() if count > 1)
+    return Footer(metadata, frozenset(names), twice, starts)
+
+
+def _stored(array: Any) -> Any:
+    """An array without its extension type, which means nothing here: `datasets` and pyarrow have some for tensors."""
+    while isinstance(array, pyarrow().ExtensionArray):
+        order = getattr(array.type, "permutation", None)
+        if order is not None and list(order) != sorted(order):
+            raise DatasetError(f"expected tensors in row-major order, got {array.type}", category="schema")
+        array = array.storage
+    return array
 
 
 def _guarded(path: Path, read: Any) -> Any:
@@ -135,6 +156,8 @@ def _guarded(path: Path, read: Any) -> Any:
         return read()
     except FileNotFoundError:
         raise DatasetError("missing file", file=path, category="missing file") from None
+    except DatasetError as error:
+        raise error.at(file=path) from error
     except (arrow.ArrowException, OSError, ValueError, TypeError, OverflowError, MemoryError) as error:
         raise DatasetError(f"cannot be read as parquet: {error}", file=path, category="damaged parquet") from error
 
@@ -146,6 +169,7 @@ def vector(array: Any, feature: Feature, path: Path) -> NDArray[Any]:
     """
     arrow = pyarrow()
     rows = len(array)
+    sizes: list[int] = []
     while arrow.types.is_list(array.type) or arrow.types.is_large_list(array.type) or _is_fixed(array.type):
         if array.null_count:
             raise DatasetError(
@@ -160,13 +184,22 @@ def vector(array: Any, feature: Feature, path: Path) -> NDArray[Any]:
                     file=path,
                     category="schema",
                 )
+        outer = len(array)
         array = array.flatten()
+        sizes.append(len(array) // max(outer, 1))
     if array.null_count:
         raise DatasetError(f"column {feature.name!r}: {array.null_count} values are null", file=path, category="schema")
     if len(array) != rows * feature.elements:
         raise DatasetError(
             f"column {feature.name!r}: {len(array) / max(rows, 1):g} numbers a row, "
             f"info.json says {list(feature.shape)}",
+            file=path,
+            category="schema",
+        )
+    # Lists in lists are that tensor, row-major; one flat list may be any. Axes of length 1 come and go.
+    if rows and len(sizes) > 1 and _longer(sizes) != _longer(feature.shape):
+        raise DatasetError(
+            f"column {feature.name!r}: lists of {sizes}, info.json says {list(feature.shape)}",
             file=path,
             category="schema",
         )
@@ -183,18 +216,28 @@ def vector(array: Any, feature: Feature, path: Path) -> NDArray[Any]:
     return np.array(numbers).reshape(rows, feature.elements)
 
 
+def _longer(sizes: Sequence[int]) -> list[int]:
+    return [size for size in sizes if size != 1]
+
+
 def integers(array: Any, name: str, path: Path) -> NDArray[np.int64]:
     """int64 [S] of a column of whole numbers (or of lists of one)."""
     counted = Feature(name, "vector", (1,), np.dtype(np.int64), None, {})
     return vector(array, counted, path)[:, 0]
 
 
+def lists(array: Any, name: str, path: Path) -> list[Any]:
+    """What each row holds, as Python has it; DatasetError for text that is no UTF-8."""
+    try:
+        found: list[Any] = array.to_pylist()
+    except ValueError as error:
+        raise DatasetError(f"column {name!r}: text is not UTF-8: {error}", file=path) from None
+    return found
+
+
 def strings(array: Any, name: str, path: Path) -> list[str]:
     """Text, one a row; DatasetError for nulls, other types and bytes that are no UTF-8."""
-    try:
-        found = array.to_pylist()
-    except (UnicodeDecodeError, ValueError) as error:
-        raise DatasetError(f"column {name!r}: text is not UTF-8: {error}", file=path) from None
+    found = lists(array, name, path)
     if not all(isinstance(text, str) for text in found):
         raise DatasetError(f"column {name!r}: expected text, the file holds {array.type}", file=path, category="schema")
     return found

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .._errors import DatasetError
-from .._files import read_json_lines, whole_number
+from .._files import is_file, read_json_lines, whole_number
 from .dataset import LeRobotDataset, Place, VideoPlace
 
 DATA_PATH = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
@@ -44,7 +44,7 @@ class LeRobotV21(LeRobotDataset):
 
     def _rows_of(self, path: Path, number: int) -> int:
         """Rows of the file where it is there, so that a wrong length shows; else what the metadata claims."""
-        if not path.is_file():
+        if not is_file(path):
             return self.claimed_length(number)
         return self.parquet.num_rows(path)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .._errors import DatasetError
 from .dataset import LeRobotDataset, Place, VideoPlace
 from .info import Feature
-from .parquet import ParquetReader, integers, strings, vector
+from .parquet import ParquetReader, integers, lists, strings, vector
 
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
@@ -35,6 +35,14 @@ class LeRobotV30(LeRobotDataset):
         videos = [name for name, feature in self.info.features.items() if feature.form == "video"]
         reader = ParquetReader()
         parts = [_episode_table(reader, path, videos) for path in tables]
+        for path, part in zip(tables, parts, strict=True):
+            differing = sorted(part.keys() ^ parts[0].keys())
+            if differing:
+                raise DatasetError(
+                    f"expected the columns of {tables[0].name}, {', '.join(differing[:3])} is in only one of them",
+                    file=path,
+                    category="schema",
+                )
         self._table: dict[str, NDArray[Any]] = {
             name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name != "tasks"
         }
@@ -129,6 +137,6 @@ def _episode_table(reader: ParquetReader, path: Path, videos: list[str]) -> dict
         table[name] = vector(reader.column(path, name, 0, rows), second, path)[:, 0]
         if not np.isfinite(table[name]).all():
             raise DatasetError(f"column {name!r} holds NaN or Inf", file=path)
-    tasks = reader.column(path, "tasks", 0, rows).to_pylist() if "tasks" in there else [[]] * rows
+    tasks = lists(reader.column(path, "tasks", 0, rows), "tasks", path) if "tasks" in there else [[]] * rows
     table["tasks"] = [[str(task) for task in found] if isinstance(found, list) else [] for found in tasks]
     return table
