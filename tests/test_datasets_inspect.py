@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -17,7 +18,8 @@ import pytest
 from examples.write_datasets import tfrecord
 from robocache import datasets
 from robocache._cli import main
-from robocache.datasets.inspect import audit
+from robocache.datasets.inspect import Audit, audit
+from robocache.datasets.lerobot import LeRobotV21
 
 from .dataset_files import FORMS, camera, episode, episodes, flip, only, opened, replaced, rewrite, write
 
@@ -315,6 +317,82 @@ def test_the_plot(ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         main(["inspect", str(path), "--plot", "plot.xyz"])
     assert "expected a file ending in" in capsys.readouterr().err
+
+
+def test_the_report_does_not_hang_on_the_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write("v21", tmp_path, episodes())
+    picture = tmp_path / "new" / "folder" / "plot.png"
+    assert inspect(capsys, path, "--plot", str(picture))[0] == 0
+    assert picture.stat().st_size > 5000
+    wrong = picture / "plot.png"  # below a file
+    assert main(["inspect", str(path), "--quiet", "--plot", str(wrong)]) == 2
+    captured = capsys.readouterr()
+    assert "clean: no errors, no warnings" in captured.out
+    assert f"--plot {wrong}: " in captured.err
+
+
+def test_the_plot_passes_over_a_damaged_episode_where_there_is_no_rate(tmp_path: Path) -> None:
+    content = episodes()
+    content[0]["observation.state"] = content[0]["observation.state"][:, :6]
+    path = write("rlds", tmp_path, content)
+    features = path / "features.json"
+    features.write_text(features.read_text().replace('"6"', '"7"'))
+    picture = tmp_path / "plot.png"
+    assert main(["inspect", str(path), "--quiet", "--plot", str(picture)]) == 1
+    assert picture.stat().st_size > 5000
+
+
+def test_a_link_that_leads_nowhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write("v21", tmp_path, episodes())
+    whole = inspect(capsys, path)[1]["bytes"]
+    (path / "gone").symlink_to(tmp_path / "nowhere")
+    status, report = inspect(capsys, path)
+    assert (status, report["bytes"]) == (0, whole)
+
+
+def add_feature(path: Path, name: str, shape: list[int]) -> None:
+    info = json.loads((path / "meta/info.json").read_text())
+    info["features"][name] = {"dtype": "float32", "shape": shape}
+    (path / "meta/info.json").write_text(json.dumps(info))
+
+
+def test_a_stream_without_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write("v21", tmp_path, [episode(4), episode(3)])
+    add_feature(path, "none", [0])
+    for file in path.rglob("*.parquet"):
+        rewrite(file, lambda t: t.append_column("none", pa.array([[]] * len(t), pa.list_(pa.float32()))))
+    assert main(["inspect", str(path), "--quiet"]) == 0
+    assert re.search(r"none +0 +float32 +7 ", capsys.readouterr().out)
+
+
+def test_names_that_a_terminal_would_obey(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write("v21", tmp_path, episodes())
+    table = path / "meta/episodes.jsonl"
+    table.write_text(table.read_text().replace('"pick"', r'"\u001b[2J\u2713"'))
+    add_feature(path, "half \ud800\nclean: no errors", [1])
+    assert main(["inspect", str(path), "--quiet"]) == 1
+    out = capsys.readouterr().out
+    assert r"half \ud800\nclean: no errors" in out
+    assert "\x1b" not in out
+    command = [sys.executable, "-m", "robocache", "inspect", str(path), "--quiet"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1, done.stderr
+    assert r"\u2713" in done.stdout
+
+
+def test_an_audit_takes_time_in_proportion_to_its_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an episode costs is looked at here by what is read and counted for it, not by the clock."""
+    dataset = opened("v21", write("v21", tmp_path, [{**episode(3), "cam": camera(3)} for _ in range(5)], video=True))
+    assert isinstance(dataset, LeRobotV21)
+    read = []
+    table = dataset.task_table
+    monkeypatch.setattr(dataset, "task_table", lambda: (read.append(1), table())[1])
+    monkeypatch.setattr(Audit, "errors", property(lambda self: pytest.fail("counted anew")))
+    monkeypatch.setitem(sys.modules, "av", None)
+    findings = audit(dataset).findings
+    assert len(read) == 2
+    assert [(finding.check, finding.stream) for finding in findings] == [("not checked", "cam")]
 
 
 def test_memory_of_an_audit_does_not_grow_with_the_dataset(tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,16 @@ class Audit:
     bytes_on_disk: int = 0
     lengths: list[tuple[int, int]] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    _told: set[Finding] = field(default_factory=set, init=False, repr=False)
+
+    def add(self, findings: Iterable[Finding]) -> None:
+        """Notes findings; one that is of no episode, however many episodes meet it, once."""
+        for finding in findings:
+            if finding.episode is None:
+                if finding in self._told:
+                    continue
+                self._told.add(finding)
+            self.findings.append(finding)
 
     @property
     def errors(self) -> int:
@@ -92,12 +103,13 @@ def audit(dataset: Dataset, *, episodes: range | None = None, decode: bool = Fal
     result = Audit(chosen, streams={name: StreamSummary() for name in dataset.specs})
     if dataset.format != "arrays":
         result.bytes_on_disk = _size(dataset.path)
-    result.findings += _dataset_findings(dataset)
+    result.add(_dataset_findings(dataset))
+    tasks = lerobot_checks.known_tasks(dataset) if isinstance(dataset, LeRobotDataset) else None
     for index in progress(chosen, what="inspect", unit="episode", show=show):
-        before = result.errors
-        _audit_episode(dataset, index, result, decode=decode)
-        result.readable += result.errors == before
-    result.findings += _constant_columns(dataset, result)
+        before = len(result.findings)
+        _audit_episode(dataset, index, result, tasks, decode=decode)
+        result.readable += all(finding.severity != ERROR for finding in result.findings[before:])
+    result.add(_constant_columns(dataset, result))
     return result
 
 
@@ -108,17 +120,17 @@ def _dataset_findings(dataset: Dataset) -> Iterator[Finding]:
         yield from lerobot_checks.check_dataset(dataset)
 
 
-def _audit_episode(dataset: Dataset, index: int, result: Audit, *, decode: bool) -> None:
+def _audit_episode(dataset: Dataset, index: int, result: Audit, tasks: frozenset[int] | None, *, decode: bool) -> None:
     try:
         episode = dataset[index]
         seconds = _read_streams(dataset, episode, result, decode=decode)
     except DatasetError as error:
-        result.findings.append(from_error(error, index))
+        result.add([from_error(error, index)])
         return
     if isinstance(dataset, RldsDataset):
-        result.findings += rlds_checks.check_episode(dataset, index)
+        result.add(rlds_checks.check_episode(dataset, index))
     elif isinstance(dataset, LeRobotDataset):
-        result.findings += lerobot_checks.check_episode(dataset, index)
+        result.add(lerobot_checks.check_episode(dataset, index, tasks))
     result.frames += episode.length
     result.lengths.append((index, episode.length))
     result.seconds = None if seconds is None or result.seconds is None else result.seconds + seconds
@@ -138,7 +150,7 @@ def _read_streams(dataset: Dataset, episode: Episode, result: Audit, *, decode: 
             if not any(times is known or np.array_equal(times, known) for known in clocks):
                 clocks.append(times)
                 rate = stream.spec.rate
-                result.findings += checks.check_times(times, episode.ticks_per_second, rate, number, name)
+                result.add(checks.check_times(times, episode.ticks_per_second, rate, number, name))
             step = float(1 / stream.spec.rate) if stream.spec.rate else 0.0
             span = float(times[-1] - times[0]) / episode.ticks_per_second + step if len(times) else 0.0
             seconds = max(seconds or 0.0, span)
@@ -148,7 +160,7 @@ def _read_streams(dataset: Dataset, episode: Episode, result: Audit, *, decode: 
             if error.category == "missing file" and stream.spec.modality == VECTOR:
                 raise  # the episode's file: once, not once a stream
             if stream.spec.modality != VIDEO:  # of videos that do not open the format's own check tells, with more
-                result.findings.append(from_error(error, number, name))
+                result.add([from_error(error, number, name)])
     return seconds
 
 
@@ -157,7 +169,7 @@ def _read_stream(stream: EpisodeStream, result: Audit, number: int, *, decode: b
     if stream.spec.modality == VECTOR:
         values = stream.values
         summary.add(values)
-        result.findings += checks.check_values(values, stream.spec, number)
+        result.add(checks.check_values(values, stream.spec, number))
         return
     try:
         values = stream.values
@@ -166,12 +178,10 @@ def _read_stream(stream: EpisodeStream, result: Audit, number: int, *, decode: b
                 for frame in range(len(values) if decode else 1 if stream.spec.modality == IMAGE else 0):
                     values[frame]
             except DatasetError as error:
-                result.findings.append(from_error(error, number, stream.name))
+                result.add([from_error(error, number, stream.name)])
                 return
     except ImportError as error:
-        finding = Finding(WARNING, "not checked", str(error), None, stream.name)
-        if finding not in result.findings:
-            result.findings.append(finding)
+        result.add([Finding(WARNING, "not checked", str(error), None, stream.name)])
         return
     summary.samples += len(values)
 
@@ -192,6 +202,12 @@ def _constant_columns(dataset: Dataset, result: Audit) -> Iterator[Finding]:
 
 
 def _size(path: Path) -> int:
+    """Bytes of a file, or of the files below a folder that can be looked at: a link may lead nowhere."""
     if path.is_file():
         return path.stat().st_size
-    return sum((Path(folder) / name).stat().st_size for folder, _, names in os.walk(path) for name in names)
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += (Path(folder) / name).stat().st_size
+    return total

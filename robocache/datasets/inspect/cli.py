@@ -9,12 +9,15 @@ import re
 import sys
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._episode import Dataset
 from .._errors import DatasetError
 from .._open import FORMATS, NO_DATASET
 from .._open import open as open_dataset
+
+if TYPE_CHECKING:
+    from .audit import Audit
 
 _PLOTS = (".png", ".svg", ".pdf")
 CLEAN, ERRORS, USAGE = 0, 1, 2
@@ -47,26 +50,45 @@ def run(options: argparse.Namespace) -> int:
     except DatasetError as error:
         return _unreadable(error, as_json=options.json)
     except (ValueError, OSError, ImportError) as error:
-        print(f"robocache inspect: {error}", file=sys.stderr)
+        _complain(error)
         return USAGE
     with dataset:
         try:
             episodes = _chosen(dataset, options.episodes)
             result = audit(dataset, episodes=episodes, decode=options.decode, show=not options.quiet)
-            if options.plot is not None:
-                from .plot import save_plot
-
-                save_plot(dataset, result, options.plot)
         except (ImportError, IndexError, OSError) as error:
-            print(f"robocache inspect: {error}", file=sys.stderr)
+            _complain(error)
             return USAGE
         text = json.dumps(json_report(dataset, result), indent=2) if options.json else text_report(dataset, result)
         _print(text)
+        if options.plot is not None and not _plotted(dataset, result, options.plot):
+            return USAGE
     return ERRORS if result.errors else CLEAN
 
 
+def _plotted(dataset: Dataset, result: Audit, file: Path) -> bool:
+    """Saves the plot, after the report: a place that cannot be written does not lose it."""
+    from .plot import save_plot
+
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_plot(dataset, result, file)
+    except (ImportError, OSError) as error:
+        _complain(f"--plot {file}: {error}")
+        return False
+    return True
+
+
+def _complain(error: object) -> None:
+    from .report import printable
+
+    print(f"robocache inspect: {printable(str(error))}", file=sys.stderr)
+
+
 def _print(text: str) -> None:
-    """Prints; a reader that stops early (`| head`) is no error."""
+    """Prints, with what the output's encoding lacks escaped; a reader that stops early (`| head`) is no error."""
+    encoding = sys.stdout.encoding or "utf-8"
+    text = text.encode(encoding, "backslashreplace").decode(encoding)
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -75,7 +97,7 @@ def _print(text: str) -> None:
 
 def _unreadable(error: DatasetError, *, as_json: bool) -> int:
     """A dataset that cannot even be opened: a wrong path, or metadata that is damaged."""
-    print(f"robocache inspect: {error}", file=sys.stderr)
+    _complain(error)
     if error.category == NO_DATASET:
         return USAGE
     if as_json:

@@ -37,12 +37,21 @@ def check_dataset(dataset: LeRobotDataset) -> Iterator[Finding]:
         yield Finding(ERROR, error.category, error.reason, file=error.file)
 
 
-def check_episode(dataset: LeRobotDataset, index: int) -> Iterator[Finding]:
+def known_tasks(dataset: LeRobotDataset) -> frozenset[int] | None:
+    """The task_index of every task in the table, None where it cannot be read; `check_dataset` tells why."""
+    try:
+        return frozenset(dataset.task_table())
+    except DatasetError:
+        return None
+
+
+def check_episode(dataset: LeRobotDataset, index: int, tasks: frozenset[int] | None) -> Iterator[Finding]:
     """The timestamp column against the clock, tasks against their table, videos against the frames."""
     number = dataset.number(index)
     try:
         yield from _check_timestamp(dataset, index, number)
-        yield from _check_tasks(dataset, index, number)
+        if tasks is not None:
+            yield from _check_tasks(dataset, index, number, tasks)
     except DatasetError as error:
         yield from_error(error, number)
     for name, feature in dataset.info.features.items():
@@ -77,10 +86,10 @@ def _check_timestamp(dataset: LeRobotDataset, index: int, number: int) -> Iterat
         yield Finding(severity, "timestamp", message, number, file=str(path))
 
 
-def _check_tasks(dataset: LeRobotDataset, index: int, number: int) -> Iterator[Finding]:
+def _check_tasks(dataset: LeRobotDataset, index: int, number: int, tasks: frozenset[int]) -> Iterator[Finding]:
     array, path = dataset.column(index, "task_index")
     used = set(np.unique(parquet.integers(array, "task_index", path)).tolist())
-    unknown = sorted(used - set(dataset.task_table()))
+    unknown = sorted(used - tasks)
     if unknown:
         yield Finding(ERROR, "task", f"task_index {unknown[:5]} has no task in the table", number, file=str(path))
 

@@ -47,9 +47,13 @@ def _changes(dataset: Dataset, audit: Audit, name: str) -> bool:
 def _first_readable(dataset: Dataset, audit: Audit) -> Episode | None:
     for index, _ in audit.lengths:
         try:
-            return dataset[index].load() if dataset.fps is not None else dataset[index]
+            episode = dataset[index]
+            for stream in episode.streams.values():  # not `load`: there are no times where nobody knows the rate
+                if stream.spec.modality == VECTOR:
+                    stream.values  # noqa: B018 - touching it reads it
         except DatasetError:
             continue
+        return episode
     return None
 
 

@@ -16,7 +16,13 @@ _SHOWN_TASKS = 5
 
 def text_report(dataset: Dataset, audit: Audit) -> str:
     """What is inside, then what is wrong, for a reader at a terminal."""
-    return "\n".join([*_overview(dataset, audit), "", *_stream_table(dataset, audit), "", *_finding_lines(audit)])
+    lines = [*_overview(dataset, audit), "", *_stream_table(dataset, audit), "", *_finding_lines(audit)]
+    return "\n".join(printable(line) for line in lines)
+
+
+def printable(text: str) -> str:
+    """One line of text. What a terminal would obey rather than show is escaped, as names may hold anything."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in text)
 
 
 def json_report(dataset: Dataset, audit: Audit) -> dict[str, Any]:
@@ -83,7 +89,7 @@ def _stream_table(dataset: Dataset, audit: Audit) -> Iterator[str]:
     for name, spec in dataset.specs.items():
         summary = audit.streams[name]
         span = ""
-        if summary.least is not None and summary.greatest is not None:
+        if summary.least is not None and summary.greatest is not None and summary.least.size:
             span = f"{float(summary.least.min()):.3g} .. {float(summary.greatest.max()):.3g}"
         shape = " x ".join("?" if size < 0 else str(size) for size in spec.shape)
         form = "text" if spec.modality == "text" else str(spec.dtype)
