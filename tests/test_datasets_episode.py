@@ -147,6 +147,8 @@ POSE = ["x", "y", "z", "roll", "pitch", "yaw"]
         (["base.yaw"], "angle"),
         (["shoulder_pan.pos", "gripper.pos"], "linear"),
         (["left_gripper"], "previous"),
+        (["vel_yaw", "torque_roll", "base.angular_velocity.rz"], "linear"),
+        (["current_yaw"], "angle"),
         (["delta_x", "delta_yaw"], "previous"),
         (["reward"], "previous"),
         (["vx", "vy"], "linear"),
@@ -154,6 +156,11 @@ POSE = ["x", "y", "z", "roll", "pitch", "yaw"]
 )
 def test_kinds_are_told_by_names(names: Sequence[str], kind: Any) -> None:
     assert kind_of_columns("observation.state", np.dtype("f4"), len(names), names) == kind
+
+
+@pytest.mark.parametrize("stream", ["observation.eef_velocity", "wrench", "observation.state.jointTorque"])
+def test_columns_of_velocities_and_forces_are_no_angles(stream: str) -> None:
+    assert kind_of_columns(stream, np.dtype("f4"), 6, POSE) == "linear"
 
 
 def test_kinds_without_names() -> None:

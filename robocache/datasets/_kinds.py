@@ -2,7 +2,8 @@
 
 qx qy qz qw (in that order)      slerp_xyzw       also quat_x ..., ori_x ..., rot_x ... with a w; left_qx ...
 qw qx qy qz                      slerp_wxyz
-roll pitch yaw, rx ry rz         angle            of an end effector, base or pose; not of a joint (wrist_roll)
+roll pitch yaw, rx ry rz         angle            of an end effector, base or pose; not of a joint (wrist_roll), nor a
+                                                  velocity, acceleration, force or torque about an axis (vel_yaw)
 delta_..., velocity of a gripper previous         a delta belongs to its step
 gripper                          previous         except a measured position or width (gripper.pos): linear
 reward, done, is_first, ...      previous         flags and numbers of a class are held
@@ -26,6 +27,11 @@ _POSE_WORDS = {"ee", "eef", "tcp", "tool", "pose", "ori", "orientation", "rot", 
 _JOINT_WORDS = {
     *("joint", "shoulder", "elbow", "wrist", "forearm", "hip", "knee", "ankle", "waist", "torso", "neck", "head"),
     *("thumb", "finger", "index", "middle", "ring", "pinky", "hand", "spine", "trunk", "gripper", "leg", "motor"),
+}
+# What is measured about or along an axis, in any unit but that of an angle, does not wrap either.
+_RATE_WORDS = {
+    *("vel", "velocity", "velocities", "angvel", "speed", "rate", "gyro", "omega", "twist", "acc", "accel", "jerk"),
+    *("acceleration", "torque", "torques", "tau", "moment", "force", "forces", "effort", "efforts", "wrench"),
 }
 _MEASURED = {"pos", "position", "width", "opening", "distance", "qpos"}
 _HELD = {
@@ -53,7 +59,8 @@ def kind_of_columns(stream: str, dtype: np.dtype[Any], num_columns: int, names: 
     if names is None or len(names) != num_columns:
         return "linear"
     split = [words(name) for name in names]
-    kinds = [_kind_of_name(name) for name in split]
+    rates = bool(set(words(stream.rpartition(".")[2])) & _RATE_WORDS)
+    kinds = [_kind_of_name(name, rates) for name in split]
     for first in range(num_columns - 3):
         order = _quaternion(split[first : first + 4])
         if order is not None:
@@ -67,7 +74,8 @@ def kind_of_columns(stream: str, dtype: np.dtype[Any], num_columns: int, names: 
     return groups[0][1] if len(groups) == 1 else tuple(groups)
 
 
-def _kind_of_name(name: list[str]) -> str:
+def _kind_of_name(name: list[str], rates: bool) -> str:
+    """The kind of a column; `rates`: all columns of its stream are velocities, forces or the like."""
     found = set(name)
     if found & _HELD:
         return "previous"
@@ -75,7 +83,8 @@ def _kind_of_name(name: list[str]) -> str:
         return "linear" if found & _MEASURED else "previous"
     turning = [word for word in name if word not in ("rad", "pos")]
     if turning and turning[-1] in _ANGLES and "deg" not in found:
-        return "linear" if found & _JOINT_WORDS and not found & _POSE_WORDS else "angle"
+        joint = found & _JOINT_WORDS and not found & _POSE_WORDS
+        return "linear" if joint or rates or found & _RATE_WORDS else "angle"
     return "linear"
 
 
