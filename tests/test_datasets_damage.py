@@ -304,8 +304,10 @@ def test_an_image_path_cannot_leave_the_folder(tmp_path: Path) -> None:
             only(path, "*.parquet"),
             replaced("cam", lambda t, outside=outside: pa.array([{"bytes": None, "path": outside}] * 2, kind)),
         )
-        with pytest.raises(DatasetError, match="leads out|missing.png"):
-            opened("v21", path)[0].streams["cam"].values[0]
+        images = opened("v21", path)[0].streams["cam"].values
+        for read in (images.batch, lambda positions, images=images: images.encoded(positions[0])):
+            with pytest.raises(DatasetError, match=r"episode 0, .*parquet: cam: row 1: image.*(leads out|missing.png)"):
+                read([1])
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[" * 100_000, b"\xff\xfe{}", b"null", b"[]", b'{"a": NaN'])

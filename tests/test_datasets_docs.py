@@ -12,6 +12,7 @@ import pytest
 from robocache import datasets
 from robocache._cli import main
 from robocache.datasets.inspect import checks
+from robocache.datasets.rlds import dataset
 
 from .dataset_files import episodes, write
 
@@ -43,6 +44,7 @@ def test_the_page_tells_the_limits_that_are_in_the_code() -> None:
     text = PAGE.read_text()
     assert f"gaps over {checks.GAP:g} intervals" in text
     assert f"a rate {100 * checks.RATE_TOLERANCE:g} % off" in text
+    assert f"over {dataset._MOST_ABSENT} records more" in text
     assert f"more than {checks.NORM_WARNING:g}; by more than {checks.NORM_ERROR:g}" in text
 
 

@@ -95,6 +95,8 @@ class EncodedImages(FrameSequence):
         try:
             return decoded_image(self._encoded[position], self._shape, self._dtype)
         except DatasetError as error:
+            if error.file is not None:  # the bytes are not there, and it says where
+                raise
             raise self._blame(f"frame {position}: {error.reason}") from error
 
 

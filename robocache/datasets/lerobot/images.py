@@ -32,9 +32,10 @@ class ImageBytes(Sequence[bytes]):
         if isinstance(data, bytes):
             return data
         if isinstance(path, str):
-            file = self._root / checked_relative(path)
             try:
-                return file.read_bytes()
+                return (self._root / checked_relative(path)).read_bytes()
+            except DatasetError as error:
+                raise self._blame(f"row {index}: image: {error.reason}") from None
             except OSError as error:
                 raise self._blame(f"row {index}: image {path!r}: {error.strerror}") from None
         raise self._blame(f"row {index}: neither bytes nor the path of an image, but {self._array.type}")
