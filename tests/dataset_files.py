@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,11 @@ def rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
 def replaced(name: str, make: Callable[[pa.Table], Any]) -> Callable[[pa.Table], pa.Table]:
     """The change that gives a table another column."""
     return lambda table: table.set_column(table.column_names.index(name), name, make(table))
+
+
+def edit_json(path: Path, change: Callable[[Any], Any]) -> None:
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(change(content) or content))
 
 
 def flip(path: Path, position: int, mask: int = 0x40) -> None:
