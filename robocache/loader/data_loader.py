@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
 
@@ -17,13 +16,13 @@ from ..datasets._work import Request
 from ..store.episodes import plan_names, window_deltas
 from ..store.streams import layouts_of, main_clock
 from ..store.windows import Span, WindowPlan
-from .aligning import Segment, read_batch
+from .aligning import read_batch
 from .arguments import check_whole, device_of, rank_and_world
 from .batch import LoaderBatch
-from .images import Gathered, ImageGatherer, ImagePlan
+from .feed import Feed
+from .images import ImageGatherer, ImagePlan
 from .meter import StarvationMeter
 from .order import EpochOrder
-from .pools import ReadyPool
 from .producer import PoolProducer, skipped_counts
 from .share import RankShare, pieces_from, share_of
 from .survey import survey
@@ -159,12 +158,8 @@ class DataLoader:
             self._workers.close()
             raise
         self._order = EpochOrder(facts.frames.tolist(), facts.sizes.tolist(), pool_bytes, seed, shuffle)
-        self._producer: PoolProducer | None = None
-        self._gatherer: ImageGatherer | None = None
+        self._feed: Feed | None = None
         self._share: RankShare | None = None
-        self._held: deque[ReadyPool] = deque()
-        self._first_held = 0  # which of the share's pieces is the first in `_held`
-        self._decoding: deque[Future[Gathered]] = deque()
         self._closed = False
         self._skipped = facts.skipped
         if len(self) == 0:
@@ -254,102 +249,51 @@ class DataLoader:
         if self._closed:
             raise RuntimeError("the DataLoader is closed")
         if self._share is None:
-            self._begin()
-        assert self._share is not None
+            self._share = self._begin()
         if self._step >= self._share.steps:
             self._share = None
             self.epoch, self._start, self._step = self.epoch + 1, 0, 0
             raise StopIteration
+        assert self._feed is not None
         waits: dict[str, float] = {}
-        segments = [(self._pool(index, waits), a, b) for index, a, b in self._share.step(self._step)]
-        gathered = self._gathered(segments, waits)
+        segments = self._feed.segments(self._step, waits)
+        gathered = self._feed.images(self._step, segments, waits)
         aligning = time.perf_counter()
         batch, events = read_batch(self._plan, segments, gathered, self.device)
         now = time.perf_counter()
         if self.device.type == "cpu":
             waits["align"] = now - aligning
         self._step += 1
-        self._release()
+        self._feed.given(self._step)
         self.meter.add(waits, events, now)
         return batch if self.transform is None else self.transform(batch)
 
-    def _begin(self) -> None:
-        """Begins the share of the loader's position, and the background if it does not run."""
-        self._share = self._share_of(self.epoch, self._start)
-        self._step = self._first_held = 0
-        if self._producer is None:
-            self._producer = PoolProducer(
-                *(
-                    self._workers,
-                    self._order,
-                    pieces_from(self._order, self.epoch, self._start, self._cut),
-                    self._layouts,
-                    self._request,
-                ),
-                *(self.device, self.prefetch + 1, self.on_error == "skip"),
-            )
-            self._producer.skipped = self._skipped
-            self._producer.start()
-            if self._images.steps:
-                self._gatherer = ImageGatherer(
-                    self._images, self._workers, self.device.type == "cuda", self.on_error == "skip"
-                )
-                self._gatherer.skipped = self._skipped
+    def _begin(self) -> RankShare:
+        """The share of the loader's position; starts the background if it does not run."""
+        share = self._share_of(self.epoch, self._start)
+        if self._feed is None:
+            self._feed = self._new_feed()
+        self._feed.begin(share)
+        return share
 
-    def _pool(self, index: int, waits: dict[str, float]) -> ReadyPool:
-        """The pool of one of the share's pieces; notes what was waited for."""
-        while index >= self._first_held + len(self._held):
-            self._take(waits)
-        return self._held[index - self._first_held]
-
-    def _take(self, waits: dict[str, float] | None) -> bool:
-        """Takes the next pool into hand; without `waits` only if it is there. False where it is not."""
-        assert self._producer is not None and self._share is not None
-        pool = self._producer.take(block=False)
-        if pool is None:
-            if waits is None:
-                return False
-            begin = time.perf_counter()
-            pool = self._producer.take()
-            for part, seconds in self._producer.timeline.split(begin, time.perf_counter()).items():
-                waits[part] = waits.get(part, 0.0) + seconds
-        assert pool is not None
-        pool.bound = self._plan.bind(pool.streams)
-        self._held.append(pool)
-        return True
-
-    def _release(self) -> None:
-        """Gives back the pools that are behind."""
-        assert self._producer is not None and self._share is not None
-        given = min(self._step * self.batch_size, self._share.samples)
-        while self._held and self._first_held < len(self._share.pieces):
-            if self._share.pieces[self._first_held].end > given:
-                break
-            self._producer.release(self._held.popleft())
-            self._first_held += 1
-        if self._step >= self._share.steps:
-            self._first_held = 0  # pools of the next epoch may be in hand
-
-    def _gathered(self, segments: list[Segment], waits: dict[str, float]) -> Gathered | None:
-        """This step's images; starts on those of the next steps as far as their pools are there."""
-        if self._gatherer is None:
-            return None
-        assert self._share is not None
-        if not self._decoding:
-            self._decoding.append(self._gatherer.submit(segments))
-        while len(self._decoding) <= self.prefetch and self._step + len(self._decoding) < self._share.steps:
-            pieces = self._share.step(self._step + len(self._decoding))
-            while pieces[-1][0] >= self._first_held + len(self._held):
-                if not self._take(None):
-                    break
-            if pieces[-1][0] >= self._first_held + len(self._held):
-                break
-            ahead = [(self._held[index - self._first_held], a, b) for index, a, b in pieces]
-            self._decoding.append(self._gatherer.submit(ahead))
-        begin = time.perf_counter()
-        gathered = self._decoding.popleft().result()
-        waits["decode"] = waits.get("decode", 0.0) + time.perf_counter() - begin
-        return gathered
+    def _new_feed(self) -> Feed:
+        skip = self.on_error == "skip"
+        producer = PoolProducer(
+            self._workers,
+            self._order,
+            pieces_from(self._order, self.epoch, self._start, self._cut),
+            self._layouts,
+            self._request,
+            self.device,
+            self.prefetch + 1,
+            skip,
+        )
+        producer.skipped = self._skipped
+        gatherer = None
+        if self._images.steps:
+            gatherer = ImageGatherer(self._images, self._workers, self.device.type == "cuda", skip)
+            gatherer.skipped = self._skipped
+        return Feed(producer, gatherer, self._plan, self.batch_size, self.prefetch)
 
     # ---- What it takes, and its end ---------------------------------------------------------------------------------
 
@@ -375,29 +319,24 @@ class DataLoader:
         largest = int(order.sizes.max())
         pool = max(min(order.pool_bytes, int(order.sizes.sum())), largest) + (2 << 20)
         packed = 1 if self.device.type == "cuda" else slots
-        producer = self._producer
+        producer = None if self._feed is None else self._feed.producer
+        gatherer = None if self._feed is None else self._feed.gatherer
         return {
             "pool_bytes": order.pool_bytes,
             "host_peak": 0 if producer is None else producer.peak_host_bytes,
             "host_bound": pool * (1 + packed) + 2 * self._workers.count * largest,
             "device": 0 if producer is None else producer.device_bytes,
-            "images": 0 if self._gatherer is None else self._gatherer.batch_bytes,
+            "images": 0 if gatherer is None else gatherer.batch_bytes,
         }
 
     def _stop(self) -> None:
         """Ends the background; the position stays what it is."""
         self.epoch, self._start = self._position()
         self._share, self._step = None, 0
-        if self._producer is not None:
-            self._producer.close()  # first: it hands out work
-            self._producer = None
+        feed, self._feed = self._feed, None
+        if feed is not None:
+            feed.close(self._workers)
         self._workers.close()
-        if self._gatherer is not None:
-            self._gatherer.close()
-            self._gatherer = None
-        self._held.clear()
-        self._decoding.clear()
-        self._first_held = 0
 
     def close(self) -> None:
         """Ends workers and threads. A loader that is closed cannot go on."""
