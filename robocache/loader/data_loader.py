@@ -36,8 +36,8 @@ class DataLoader:
 
     Every epoch, the episodes are shuffled and cut into pools that fit in memory. Background workers read a pool's
     episodes, each once; a thread packs them into pinned memory and copies them on a stream of its own into one of
-    `prefetch` + 1 buffers on the device. Batches are windows at the pool's frames, in shuffled order, all streams
-    aligned in one launch (two where a batch spans two pools). Every frame of the main clock is an anchor exactly once
+    `prefetch` + 1 buffers on the device (more where one batch spans more pools). Batches are windows at the pool's
+    frames, in shuffled order, all streams aligned in one launch for each pool that the batch spans. Every frame of the main clock is an anchor exactly once
     an epoch.
 
     The loader has one position. `for batch in loader` goes on from it to the end of the epoch; breaking off and
@@ -54,7 +54,8 @@ class DataLoader:
         workers: how many read and decode; None takes the cores, at most 8.
         worker_kind: "thread", "process" (spawned: the program needs its `if __name__ == "__main__":`), or "auto":
             processes for RLDS with images, whose records are parsed in Python, threads for everything else.
-        prefetch: pools on the device beside the one in use, and batches of images decoded ahead.
+        prefetch: pools on the device beside the one in use, and batches of images decoded ahead. A batch that spans
+            more pools than that has them all on the device.
         seed, shuffle: of the order; see `robocache.loader.order`.
         rank, world_size: which share; None asks torch.distributed, where it is initialised, else 0 of 1. Every rank
             reads the episodes in which it has samples; with shuffling that is nearly all of them.
@@ -311,15 +312,16 @@ class DataLoader:
         Returns:
             "pool_bytes": what was asked for. "host_peak": the most that episodes read, a pool being packed and its
             packed form have taken on the host so far. "host_bound": what that cannot exceed as long as episodes have
-            the samples a frame that the first one has: a pool read, its packed form (on the CPU prefetch + 1 of them)
-            and two episodes a worker. "device": pools on the device (the packed ones, on the CPU). "images": the
+            the samples a frame that the first one has: a pool read, its packed form (on the CPU prefetch + 1 of them,
+            or as many as one batch has spanned) and two episodes a worker. "device": pools on the device (the packed ones, on the CPU). "images": the
             largest batch of images so far; prefetch + 1 of them are held.
         """
-        order, slots = self._order, self.prefetch + 1
+        order = self._order
         largest = int(order.sizes.max())
         pool = max(min(order.pool_bytes, int(order.sizes.sum())), largest) + (2 << 20)
-        packed = 1 if self.device.type == "cuda" else slots
         producer = None if self._feed is None else self._feed.producer
+        slots = self.prefetch + 1 if producer is None else len(producer.slots)
+        packed = 1 if self.device.type == "cuda" else slots
         gatherer = None if self._feed is None else self._feed.gatherer
         return {
             "pool_bytes": order.pool_bytes,

@@ -105,6 +105,8 @@ class Feed:
         if pool is None:
             if waits is None:
                 return False
+            if len(self._held) >= len(self.producer.slots):
+                self.producer.add_slot()  # one batch spans all of them: nothing goes back before it is read
             begin = time.perf_counter()
             pool = self.producer.take()
             for part, seconds in self.producer.timeline.split(begin, time.perf_counter()).items():

@@ -42,7 +42,7 @@ class _Wanted:
 
 
 class PoolProducer:
-    """Makes ReadyPools in order, as many ahead as there are slots.
+    """Makes ReadyPools in order, as many ahead as there are free slots.
 
     Args:
         workers: who read episodes.
@@ -50,7 +50,7 @@ class PoolProducer:
         pieces: what the rank takes, pool after pool, without end.
         layouts, request, clock: what to read and pack.
         device: where pools go.
-        slots: how many pools may be on the device, with the one in use.
+        slots: how many pools may be on the device, with those in use; `add_slot` makes room for more.
         skip: True passes over episodes that cannot be read.
     """
 
@@ -102,6 +102,12 @@ class PoolProducer:
             self._ready.put(found)  # asked again, it fails again
             raise found
         return found
+
+    def add_slot(self) -> None:
+        """Room for one more pool; its buffer is made as the others' are, when a pool comes into it."""
+        slot = Slot()
+        self.slots.append(slot)
+        self._free.put(slot)
 
     def release(self, pool: ReadyPool) -> None:
         """No batch will read the pool any more."""
