@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
+from robocache import StarvationMeter
+from robocache.datasets import DatasetError
+from robocache.loader.feed import Feed
+from robocache.loader.producer import PoolProducer
+from robocache.store.windows import WindowPlan
+
 from .recordings import Faulty, recordings
-from .test_loader_batches import FRAMES, epoch_of, every_anchor, loader_of
+from .test_loader_batches import FRAMES, anchors_of, epoch_of, every_anchor, loader_of
 
 SOON = 20  # seconds in which what does not hang is long done
 
@@ -49,3 +56,107 @@ def test_a_batch_may_span_more_pools_than_there_are_buffers(prefetch: int, image
     memory = loader.memory()
     assert memory["device"] > (prefetch + 1) << 20 and memory["host_peak"] <= memory["host_bound"]
     loader.close()
+
+
+# ---- Interrupts and retries ----------------------------------------------------------------------------------------
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, at: int) -> list[int]:
+    """Ctrl-C in this thread's call number `at` of a method, once, behind what the method does where `at` is even."""
+    original, main, calls = getattr(owner, name), threading.current_thread(), []
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        if threading.current_thread() is main:
+            calls.append(len(calls) + 1)
+            if calls[-1] == at:
+                if at % 2 == 0:
+                    original(*arguments, **options)
+                raise KeyboardInterrupt
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, call)
+    return calls
+
+
+def content_of(batch: Any) -> Any:
+    return anchors_of(batch), batch.images["camera"][:, 0, 0, 0, :2].tolist(), batch.values.nan_to_num().tolist()
+
+
+def assert_images_fit(batch: Any) -> None:
+    shown = batch.images["camera"][:, 0, 0, 0, :2].tolist()
+    assert shown == [list(anchor) for anchor in anchors_of(batch)]
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "at"),
+    [
+        *((Future, "result", at) for at in (7, 8)),
+        *((PoolProducer, "take", at) for at in (3, 4)),
+        *((PoolProducer, "release", at) for at in (1, 2)),
+        (WindowPlan, "bind", 2),
+        (Feed, "given", 4),
+        (StarvationMeter, "add", 4),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_an_interrupt_anywhere_costs_no_sample_and_mixes_none(
+    owner: type, name: str, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = Faulty(recordings(FRAMES), camera=True)
+    with loader_of(dataset, images=["camera"]) as one:
+        want = [content_of(batch) for batch in one]
+    with loader_of(dataset, images=["camera"]) as two:
+        got = [content_of(next(two))]
+        calls = interrupt(monkeypatch, owner, name, at)
+        with pytest.raises(KeyboardInterrupt):
+            for batch in two:
+                got.append(content_of(batch))  # noqa: PERF401 - what came before the interrupt counts
+        assert len(got) < len(want) and len(calls) == at
+        assert two.state_dict()["position"] == 8 * len(got)
+        got += [content_of(batch) for batch in two]
+        assert got == want and two.epoch == 1
+
+
+def test_an_error_while_decoding_stays_with_its_step() -> None:
+    dataset = Faulty(recordings(FRAMES), camera=True)
+    dataset.bad_pictures = {1}  # one frame: one step alone shows it
+    with loader_of(dataset, images=["camera"]) as loader:
+        for _ in range(3):
+            with pytest.raises(DatasetError, match="episode 1.*moov atom"):
+                for batch in loader:
+                    assert_images_fit(batch)
+                    given = loader.state_dict()
+        assert loader.state_dict() == given
+
+
+@pytest.mark.parametrize("images", [None, ["camera"]], ids=["vectors", "images"])
+def test_a_batch_whose_transform_raises_comes_again(images: Any) -> None:
+    dataset = Faulty(recordings(FRAMES), camera=True)
+    calls = []
+
+    def transform(batch: Any) -> Any:
+        calls.append(anchors_of(batch))
+        if len(calls) % 2:
+            raise ZeroDivisionError
+        if images:
+            assert_images_fit(batch)
+        return calls[-1]
+
+    with loader_of(dataset, images=images) as whole:
+        want = epoch_of(whole)
+    with loader_of(dataset, images=images, transform=transform) as loader:
+        for number, expected in enumerate(want):
+            with pytest.raises(ZeroDivisionError):
+                next(loader)
+            assert loader.state_dict()["position"] == 8 * number
+            assert next(loader) == expected == calls[-2]
+            assert loader.meter.steps == number + 1
+
+
+def test_a_transform_may_move_the_loader() -> None:
+    with loader_of(recordings(FRAMES)) as loader:
+        loader.transform = lambda batch: (loader.set_epoch(2), anchors_of(batch))[1]
+        first = next(loader)
+        assert (loader.epoch, loader.state_dict()["position"]) == (2, 0)
+        loader.transform = None
+        assert epoch_of(loader)[0] != first and loader.epoch == 3

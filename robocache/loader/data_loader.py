@@ -37,8 +37,8 @@ class DataLoader:
     Every epoch, the episodes are shuffled and cut into pools that fit in memory. Background workers read a pool's
     episodes, each once; a thread packs them into pinned memory and copies them on a stream of its own into one of
     `prefetch` + 1 buffers on the device (more where one batch spans more pools). Batches are windows at the pool's
-    frames, in shuffled order, all streams aligned in one launch for each pool that the batch spans. Every frame of the main clock is an anchor exactly once
-    an epoch.
+    frames, in shuffled order, all streams aligned in one launch for each pool that the batch spans. Every frame of the
+    main clock is an anchor exactly once an epoch.
 
     The loader has one position. `for batch in loader` goes on from it to the end of the epoch; breaking off and
     iterating again goes on where it stopped.
@@ -62,7 +62,7 @@ class DataLoader:
         drop_last: True leaves out what does not fill a step on all ranks. False makes of it one more, smaller step,
             equal on all ranks; then up to world_size - 1 windows come twice.
         transform: called with each `LoaderBatch` on the device, under the caller's stream; the loader gives what it
-            returns.
+            returns. Where it raises, the step counts as not given: the next call of next() makes the same batch again.
         images: names of image or video streams, or a dict of seconds from the anchor by name.
         image_kind: which frame stands for a time: "nearest", "previous" or "next".
         pool_bytes: the most that a pool's episodes take, in host memory and on the device. A longer episode has a pool
@@ -160,6 +160,7 @@ class DataLoader:
             raise
         self._order = EpochOrder(facts.frames.tolist(), facts.sizes.tolist(), pool_bytes, seed, shuffle)
         self._feed: Feed | None = None
+        self._torn = False  # True: an interrupt left `_feed` in the middle of something
         self._share: RankShare | None = None
         self._closed = False
         self._skipped = facts.skipped
@@ -249,6 +250,17 @@ class DataLoader:
     def __next__(self) -> Any:
         if self._closed:
             raise RuntimeError("the DataLoader is closed")
+        if self._torn:
+            self._stop()
+        try:
+            return self._next()
+        except Exception:
+            raise  # what is in hand is whole, and the same step can be asked for again
+        except BaseException:
+            self._torn = True  # Ctrl-C comes between any two lines; what is in hand may not fit together any more
+            raise
+
+    def _next(self) -> Any:
         if self._share is None:
             self._share = self._begin()
         if self._step >= self._share.steps:
@@ -256,18 +268,21 @@ class DataLoader:
             self.epoch, self._start, self._step = self.epoch + 1, 0, 0
             raise StopIteration
         assert self._feed is not None
+        share, feed, step = self._share, self._feed, self._step
         waits: dict[str, float] = {}
-        segments = self._feed.segments(self._step, waits)
-        gathered = self._feed.images(self._step, segments, waits)
+        segments = feed.segments(step, waits)
+        gathered = feed.images(step, waits)
         aligning = time.perf_counter()
         batch, events = read_batch(self._plan, segments, gathered, self.device)
         now = time.perf_counter()
         if self.device.type == "cpu":
             waits["align"] = now - aligning
-        self._step += 1
-        self._feed.given(self._step)
-        self.meter.add(waits, events, now)
-        return batch if self.transform is None else self.transform(batch)
+        result = batch if self.transform is None else self.transform(batch)
+        if self._share is share:  # the transform did not move the loader
+            self.meter.add(waits, events, now)
+            feed.given(step + 1)
+            self._step = step + 1
+        return result
 
     def _begin(self) -> RankShare:
         """The share of the loader's position; starts the background if it does not run."""
@@ -313,8 +328,8 @@ class DataLoader:
             "pool_bytes": what was asked for. "host_peak": the most that episodes read, a pool being packed and its
             packed form have taken on the host so far. "host_bound": what that cannot exceed as long as episodes have
             the samples a frame that the first one has: a pool read, its packed form (on the CPU prefetch + 1 of them,
-            or as many as one batch has spanned) and two episodes a worker. "device": pools on the device (the packed ones, on the CPU). "images": the
-            largest batch of images so far; prefetch + 1 of them are held.
+            or as many as one batch has spanned) and two episodes a worker. "device": pools on the device (the packed
+            ones, on the CPU). "images": the largest batch of images so far; prefetch + 1 of them are held.
         """
         order = self._order
         largest = int(order.sizes.max())
@@ -334,7 +349,7 @@ class DataLoader:
     def _stop(self) -> None:
         """Ends the background; the position stays what it is."""
         self.epoch, self._start = self._position()
-        self._share, self._step = None, 0
+        self._share, self._step, self._torn = None, 0, False
         feed, self._feed = self._feed, None
         if feed is not None:
             feed.close(self._workers)

@@ -36,7 +36,7 @@ class Feed:
         self._prefetch = prefetch
         self._held: deque[ReadyPool] = deque()
         self._first = 0  # which of the share's pieces is the first in `_held`
-        self._decoding: deque[Future[Gathered]] = deque()
+        self._decoding: dict[int, Future[Gathered]] = {}  # by step, until it was given
         self._share: RankShare | None = None
         producer.start()
 
@@ -44,36 +44,40 @@ class Feed:
         """Goes on to a share, the one behind the last; its first pools may be in hand already."""
         self._share = share
         self._first = 0
+        self._decoding.clear()
 
     def segments(self, step: int, waits: dict[str, float]) -> list[Segment]:
         """Where a step's samples lie; waits for the pools, and notes what was waited for."""
         assert self._share is not None
         return [(self._pool(index, waits), a, b) for index, a, b in self._share.step(step)]
 
-    def images(self, step: int, segments: list[Segment], waits: dict[str, float]) -> Gathered | None:
-        """A step's images; starts on those of the next steps as far as their pools are there."""
+    def images(self, step: int, waits: dict[str, float]) -> Gathered | None:
+        """A step's images, once `segments` has its pools; starts on those of the next steps as far as theirs are there.
+
+        Asked again for the same step, it gives the same, or raises the same.
+        """
         if self.gatherer is None:
             return None
         assert self._share is not None
-        if not self._decoding:
-            self._decoding.append(self.gatherer.submit(segments))
-        while len(self._decoding) <= self._prefetch and step + len(self._decoding) < self._share.steps:
-            pieces = self._share.step(step + len(self._decoding))
-            while not self._has(pieces[-1][0]):
-                if not self._take(None):
-                    break
+        for number in range(step, min(step + self._prefetch + 1, self._share.steps)):
+            if number in self._decoding:
+                continue
+            pieces = self._share.step(number)
+            while not self._has(pieces[-1][0]) and self._take(None):
+                pass
             if not self._has(pieces[-1][0]):
                 break
-            ahead = [(self._held[index - self._first], a, b) for index, a, b in pieces]
-            self._decoding.append(self.gatherer.submit(ahead))
+            found = [(self._held[index - self._first], a, b) for index, a, b in pieces]
+            self._decoding[number] = self.gatherer.submit(found)
         begin = time.perf_counter()
-        gathered = self._decoding.popleft().result()
+        gathered = self._decoding[step].result()
         waits["decode"] = waits.get("decode", 0.0) + time.perf_counter() - begin
         return gathered
 
     def given(self, steps: int) -> None:
         """So many of the share's steps were given out: pools that are behind go back."""
         assert self._share is not None
+        self._decoding.pop(steps - 1, None)
         samples = min(steps * self._batch_size, self._share.samples)
         while self._held and self._first < len(self._share.pieces):
             if self._share.pieces[self._first].end > samples:
@@ -97,7 +101,10 @@ class Feed:
         """The pool of one of the share's pieces; notes what was waited for."""
         while not self._has(index):
             self._take(waits)
-        return self._held[index - self._first]
+        pool = self._held[index - self._first]
+        if pool.bound is None:
+            pool.bound = self._plan.bind(pool.streams)
+        return pool
 
     def _take(self, waits: dict[str, float] | None) -> bool:
         """Takes the next pool into hand; without `waits` only if it is there. False where it is not."""
@@ -112,6 +119,5 @@ class Feed:
             for part, seconds in self.producer.timeline.split(begin, time.perf_counter()).items():
                 waits[part] = waits.get(part, 0.0) + seconds
         assert pool is not None
-        pool.bound = self._plan.bind(pool.streams)
         self._held.append(pool)
         return True
