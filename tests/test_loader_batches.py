@@ -219,10 +219,70 @@ def test_a_state_of_another_order_is_refused() -> None:
         ):
             with other, pytest.raises(ValueError, match="state: expected one of the same dataset"):
                 other.load_state_dict(state)
-        for broken in ({}, {**state, "version": 9}, {**state, "position": -1}):
-            with pytest.raises(ValueError, match="state"):
-                loader.load_state_dict(broken)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        (None, TypeError, "state: expected what a DataLoader's state_dict\\(\\) gives, a dict, got NoneType"),
+        ([("epoch", 1)], TypeError, "state: expected .* got list"),
+        ({"position": ...}, ValueError, "state: expected .* without \\['position'\\]"),
+        ({"version": 9}, ValueError, "state\\['version'\\]: expected 1, got 9"),
+        ({"version": "1"}, ValueError, "state\\['version'\\]: expected a whole number"),
+        ({"order": None}, ValueError, "state: expected one of the same dataset, streams, clock, dtype"),
+        ({"position": -1}, ValueError, "state\\['position'\\]: expected a whole number of 0 or more, got -1"),
+        ({"position": 228}, ValueError, "state\\['position'\\]: expected less than the 228 windows .* got 228"),
+        ({"position": 8.0}, ValueError, "state\\['position'\\]: expected a whole number"),
+        ({"epoch": None}, ValueError, "state\\['epoch'\\]: expected a whole number of 0 or more, got None"),
+        ({"seed": "0"}, ValueError, "state\\['seed'\\]: expected a whole number"),
+        ({"seed": True}, ValueError, "state\\['seed'\\]: expected a whole number"),
+    ],
+)
+def test_a_damaged_state_is_refused_and_changes_nothing(change: Any, error: type[Exception], words: str) -> None:
+    dataset = recordings(FRAMES)
+    with loader_of(dataset) as whole, loader_of(dataset) as loader:
+        want = epoch_of(whole)
+        given = [anchors_of(next(loader)) for _ in range(3)]
+        state = loader.state_dict()
+        changed = {**state, **change} if isinstance(change, dict) else change
+        broken = {k: v for k, v in changed.items() if v is not ...} if isinstance(change, dict) else change
+        with pytest.raises(error, match=words):
+            loader.load_state_dict(broken)
         assert loader.state_dict() == state
+        assert given + epoch_of(loader) == want
+
+
+def test_a_closed_loader_tells_where_it_was_and_goes_nowhere() -> None:
+    loader = loader_of(recordings(FRAMES))
+    next(loader)
+    loader.close()
+    state = loader.state_dict()
+    assert state["position"] == 8
+    for call in (lambda: loader.load_state_dict({**state, "position": 0}), lambda: loader.set_epoch(3)):
+        with pytest.raises(RuntimeError, match="the DataLoader is closed"):
+            call()
+    assert loader.state_dict() == state
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_set_epoch_behind_the_last_step_is_no_empty_epoch(drop_last: bool) -> None:
+    with loader_of(recordings(FRAMES), drop_last=drop_last) as whole:
+        want = [epoch_of(whole) for _ in range(3)]
+    with loader_of(recordings(FRAMES), drop_last=drop_last) as loader:
+        for epoch in range(3):
+            loader.set_epoch(epoch)
+            assert loader.epoch == epoch
+            assert [anchors_of(next(loader)) for _ in range(len(loader))] == want[epoch]  # never asked for one more
+        loader.set_epoch(2)
+        assert epoch_of(loader) == want[2]
+
+
+def test_set_epoch_goes_back_to_the_beginning_of_a_resumed_epoch() -> None:
+    with loader_of(recordings(FRAMES)) as loader:
+        want = epoch_of(loader)
+        loader.load_state_dict({**loader.state_dict(), "epoch": 0, "position": 24})
+        loader.set_epoch(0)
+        assert epoch_of(loader) == want
 
 
 # ---- Images --------------------------------------------------------------------------------------------------------
@@ -272,7 +332,9 @@ def test_image_frames_are_chosen_as_resample_chooses_samples(kind: str) -> None:
         ({"batch": 229}, "batch_size: expected at most 228 windows.*got 229"),
         ({"prefetch": 0}, "prefetch: expected a whole number of 1 or more"),
         ({"seed": -1}, "seed: expected a whole number of 0 or more"),
-        ({"workers": 0}, "workers: expected None or a number of 1 or more"),
+        ({"workers": 0}, "workers: expected a whole number of 1 or more, got 0"),
+        ({"batch": 2.0}, "batch_size: expected a whole number of 1 or more, got 2.0"),
+        ({"batch": True}, "batch_size: expected a whole number of 1 or more, got True"),
         ({"worker_kind": "fibre"}, "worker_kind: expected one of 'auto', 'thread', 'process', got 'fibre'"),
         ({"on_error": "ignore"}, "on_error: expected one of 'raise', 'skip', got 'ignore'"),
         ({"rank": 1}, "rank, world_size: expected both or none"),
@@ -287,6 +349,17 @@ def test_image_frames_are_chosen_as_resample_chooses_samples(kind: str) -> None:
 def test_what_cannot_be_loaded_says_so(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         loader_of(recordings(FRAMES), **options)
+
+
+def test_whole_numbers_may_be_numpys() -> None:
+    one = np.int64(1)
+    options = {"prefetch": one, "seed": np.uint8(1), "pool_bytes": np.int32(150_000), "workers": one}
+    with loader_of(recordings(FRAMES), np.int64(8), rank=one, world_size=np.int64(2), **options) as loader:
+        state = loader.state_dict()
+        assert type(state["seed"]) is int and json.loads(json.dumps(state)) == state
+        loader.set_epoch(one)
+        loader.load_state_dict({**state, "position": np.int64(16)})
+        assert json.loads(json.dumps(loader.state_dict())) == {**state, "position": 16}
 
 
 def test_rank_and_world_come_from_torch_distributed(tmp_path: Any) -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
 
 
-def check_whole(name: str, number: Any, least: int) -> None:
-    if isinstance(number, bool) or not isinstance(number, int) or number < least:
+def check_whole(name: str, number: Any, least: int) -> int:
+    """The number as an int, NumPy's whole numbers and the like too."""
+    try:
+        whole = least - 1 if isinstance(number, bool) else operator.index(number)
+    except TypeError:
+        whole = least - 1
+    if whole < least:
         raise ValueError(f"{name}: expected a whole number of {least} or more, got {number!r}")
+    return whole
 
 
 def device_of(device: str | torch.device | None) -> torch.device:
@@ -30,8 +37,8 @@ def rank_and_world(rank: int | None, world_size: int | None) -> tuple[int, int]:
         if distributed.is_available() and distributed.is_initialized():
             return distributed.get_rank(), distributed.get_world_size()
         return 0, 1
-    check_whole("world_size", world_size, 1)
-    check_whole("rank", rank, 0)
+    world_size = check_whole("world_size", world_size, 1)
+    rank = check_whole("rank", rank, 0)
     if rank >= world_size:
         raise ValueError(f"rank: expected less than world_size = {world_size}, got {rank}")
     return rank, world_size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -25,10 +24,9 @@ from .meter import StarvationMeter
 from .order import EpochOrder
 from .producer import PoolProducer, skipped_counts
 from .share import RankShare, pieces_from, share_of
+from .state import read_state, state_of
 from .survey import survey
 from .workers import Workers
-
-_STATE_VERSION = 1
 
 
 class DataLoader:
@@ -38,7 +36,7 @@ class DataLoader:
     episodes, each once; a thread packs them into pinned memory and copies them on a stream of its own into one of
     `prefetch` + 1 buffers on the device (more where one batch spans more pools). Batches are windows at the pool's
     frames, in shuffled order, all streams aligned in one launch for each pool that the batch spans. Every frame of the
-    main clock is an anchor exactly once an epoch.
+    main clock is an anchor exactly once an epoch, but for those that do not fill a last step (`drop_last`).
 
     The loader has one position. `for batch in loader` goes on from it to the end of the epoch; breaking off and
     iterating again goes on where it stopped.
@@ -59,8 +57,9 @@ class DataLoader:
         seed, shuffle: of the order; see `robocache.loader.order`.
         rank, world_size: which share; None asks torch.distributed, where it is initialised, else 0 of 1. Every rank
             reads the episodes in which it has samples; with shuffling that is nearly all of them.
-        drop_last: True leaves out what does not fill a step on all ranks. False makes of it one more, smaller step,
-            equal on all ranks; then up to world_size - 1 windows come twice.
+        drop_last: what happens to the windows at an epoch's end that do not fill a step of batch_size on all ranks.
+            True leaves them out, in every epoch others. False makes one more, smaller step of them, of the same size on
+            all ranks; where they do not divide by world_size, up to world_size - 1 windows come twice.
         transform: called with each `LoaderBatch` on the device, under the caller's stream; the loader gives what it
             returns. Where it raises, the step counts as not given: the next call of next() makes the same batch again.
         images: names of image or video streams, or a dict of seconds from the anchor by name.
@@ -118,13 +117,10 @@ class DataLoader:
         on_error: str = "raise",
         show_progress: bool = True,
     ) -> None:
-        for name, number, least in (
-            ("batch_size", batch_size, 1),
-            ("prefetch", prefetch, 1),
-            ("seed", seed, 0),
-            ("pool_bytes", pool_bytes, 1),
-        ):
-            check_whole(name, number, least)
+        batch_size = check_whole("batch_size", batch_size, 1)
+        prefetch = check_whole("prefetch", prefetch, 1)
+        seed = check_whole("seed", seed, 0)
+        pool_bytes = check_whole("pool_bytes", pool_bytes, 1)
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error: expected one of 'raise', 'skip', got {on_error!r}")
         self.dataset = dataset
@@ -167,7 +163,8 @@ class DataLoader:
         if len(self) == 0:
             raise ValueError(
                 f"batch_size: expected at most {self._order.total // self.world_size} windows, the dataset's "
-                f"{self._order.total} frames over {self.world_size} ranks, got {batch_size} (drop_last=True)"
+                f"{self._order.total} frames over {self.world_size} ranks, got {batch_size}; drop_last=False makes "
+                f"one smaller step of them"
             )
 
     # ---- The order --------------------------------------------------------------------------------------------------
@@ -198,46 +195,34 @@ class DataLoader:
 
     # ---- State ------------------------------------------------------------------------------------------------------
 
-    def _fingerprint(self) -> str:
-        """Of everything that the order depends on, but for the seed."""
-        order = self._order
-        digest = hashlib.sha256(order.frames.tobytes() + order.sizes.tobytes())
-        digest.update(f"{order.pool_bytes} {order.shuffle}".encode())
-        return digest.hexdigest()
-
     def state_dict(self) -> dict[str, Any]:
         """Where the loader is: the next sample to be given, whatever has been read ahead. Plain numbers and strings."""
-        epoch, position = self._position()
-        return {
-            "version": _STATE_VERSION,
-            "seed": self._order.seed,
-            "epoch": epoch,
-            "position": position,
-            "order": self._fingerprint(),
-        }
+        return state_of(self._order, *self._position())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on at the exact sample of `state`, also with another batch size, rank or world size.
+        """Goes on at the exact sample of `state`, also with another batch size, rank or world size, and with its seed.
 
         Raises:
-            ValueError: a state of another dataset, `streams`, `pool_bytes` or `shuffle`: its order is another one.
+            TypeError, ValueError: no state, a damaged one, or one of another dataset, `streams`, `clock`, `dtype`,
+                `pool_bytes` or `shuffle`: its order is another one. The loader stays as it was.
+            RuntimeError: the loader is closed.
         """
-        missing = [key for key in ("version", "seed", "epoch", "position", "order") if key not in state]
-        if missing or state["version"] != _STATE_VERSION:
-            raise ValueError(f"state: expected a DataLoader's state_dict of version {_STATE_VERSION}, got {state!r}")
-        if state["order"] != self._fingerprint():
-            raise ValueError(
-                "state: expected one of the same dataset, streams, dtype, pool_bytes and shuffle; its order differs"
-            )
-        for key in ("seed", "epoch", "position"):
-            check_whole(f"state[{key!r}]", state[key], 0)
+        self._check_open()
+        seed, epoch, position = read_state(state, self._order)
         self._stop()
-        self._order.seed = state["seed"]
-        self.epoch, self._start = state["epoch"], state["position"]
+        self._order.seed = seed
+        self.epoch, self._start = epoch, position
 
     def set_epoch(self, epoch: int) -> None:
-        """Goes to the beginning of an epoch; does nothing where the loader is there already."""
-        check_whole("epoch", epoch, 0)
+        """Goes to the beginning of an epoch; does nothing where the loader is there already.
+
+        In the middle of that epoch, as after `load_state_dict`, it goes back to its beginning: windows that were given
+        come again. A resumed loop begins with `loader.epoch` and calls it for later epochs alone, or not at all.
+        """
+        self._check_open()
+        epoch = check_whole("epoch", epoch, 0)
+        if self._share is not None and self._step >= self._share.steps:
+            self._finish()
         if self._position() != (epoch, 0):
             self._stop()
             self.epoch, self._start = epoch, 0
@@ -248,8 +233,7 @@ class DataLoader:
         return self
 
     def __next__(self) -> Any:
-        if self._closed:
-            raise RuntimeError("the DataLoader is closed")
+        self._check_open()
         if self._torn:
             self._stop()
         try:
@@ -264,8 +248,7 @@ class DataLoader:
         if self._share is None:
             self._share = self._begin()
         if self._step >= self._share.steps:
-            self._share = None
-            self.epoch, self._start, self._step = self.epoch + 1, 0, 0
+            self._finish()
             raise StopIteration
         assert self._feed is not None
         share, feed, step = self._share, self._feed, self._step
@@ -283,6 +266,15 @@ class DataLoader:
             feed.given(step + 1)
             self._step = step + 1
         return result
+
+    def _finish(self) -> None:
+        """From the end of an epoch to the beginning of the next, whose first pools are read already."""
+        self._share = None
+        self.epoch, self._start, self._step = self.epoch + 1, 0, 0
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("the DataLoader is closed")
 
     def _begin(self) -> RankShare:
         """The share of the loader's position; starts the background if it does not run."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..datasets import Dataset
 from ..datasets._work import in_process, start_process
+from .arguments import check_whole
 
 WORKERS = ("auto", "thread", "process")
 # Formats whose records are parsed in Python, which threads do one at a time; the others' time goes into pyarrow, which
@@ -30,10 +31,8 @@ class Workers:
     def __init__(self, dataset: Dataset, count: int | None = None, kind: str = "auto") -> None:
         if kind not in WORKERS:
             raise ValueError(f"worker_kind: expected one of {', '.join(map(repr, WORKERS))}, got {kind!r}")
-        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-            raise ValueError(f"workers: expected None or a number of 1 or more, got {count!r}")
         self.dataset = dataset
-        self.count = count or min(8, len(os.sched_getaffinity(0)))
+        self.count = min(8, len(os.sched_getaffinity(0))) if count is None else check_whole("workers", count, 1)
         self.kind = kind if kind != "auto" else "process" if _parses_images(dataset) else "thread"
         self._executor: Executor | None = None
 
