@@ -90,7 +90,8 @@ class Faulty(Dataset):
     ) -> None:
         super().__init__()
         self.inner, self.bad, self.camera, self.seconds, self.error = inner, set(bad), camera, seconds, error
-        self.path, self.format, self.name, self.fps = inner.path, inner.format, inner.name, inner.fps
+        self.path, self.name, self.fps = inner.path, inner.name, inner.fps
+        self.format = "files"  # of a kind that tells an episode's length without opening it
         self.ticks_per_second, self.on_error = inner.ticks_per_second, "raise"
         self.specs = dict(inner.specs)
         self.bad_pictures: set[int] = set()

@@ -89,14 +89,23 @@ def decode_frames(dataset: Dataset, index: int, name: str, frames: Sequence[int]
         raise DatasetError(f"{name}: {type(error).__name__}: {error}", file=dataset.path, episode=index) from error
 
 
-def count_frames(dataset: Dataset, clock: str | None, indices: Sequence[int]) -> list[int | DatasetError]:
-    """Frames of episodes: by the dataset's word for the main clock, or by opening them to count another stream's."""
-    found: list[int | DatasetError] = []
+def count_samples(
+    dataset: Dataset, names: Sequence[str] | None, indices: Sequence[int]
+) -> list[list[int] | DatasetError]:
+    """Samples of each named stream in each episode, by opening it, 0 of one that it lacks; without names one number an
+    episode, its frames by the dataset's word."""
+    found: list[list[int] | DatasetError] = []
     for index in indices:
         try:
-            found.append(dataset.length(index) if clock is None else len(dataset[index].streams[clock]))
+            if names is None:
+                found.append([dataset.length(index)])
+                continue
+            streams = dataset[index].streams
+            found.append([len(streams[name]) if name in streams else 0 for name in names])
         except DatasetError as error:
             found.append(error.at(episode=index))
+        except Exception as error:
+            found.append(DatasetError(f"{type(error).__name__}: {error}", file=dataset.path, episode=index))
     return found
 
 

@@ -319,7 +319,7 @@ class DataLoader:
         Returns:
             "pool_bytes": what was asked for. "host_peak": the most that episodes read, a pool being packed and its
             packed form have taken on the host so far. "host_bound": what that cannot exceed as long as episodes have
-            the samples a frame that the first one has: a pool read, its packed form (on the CPU prefetch + 1 of them,
+            the samples that their dataset claims: a pool read, its packed form (on the CPU prefetch + 1 of them,
             or as many as one batch has spanned) and two episodes a worker. "device": pools on the device (the packed
             ones, on the CPU). "images": the largest batch of images so far; prefetch + 1 of them are held.
         """
