@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 import threading
+import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -11,11 +16,13 @@ import pytest
 
 from robocache import StarvationMeter
 from robocache.datasets import DatasetError
+from robocache.datasets._work import count_samples
 from robocache.loader.feed import Feed
 from robocache.loader.producer import PoolProducer
+from robocache.loader.workers import Workers
 from robocache.store.windows import WindowPlan
 
-from .recordings import Faulty, recordings
+from .recordings import Faulty, frames_only, recordings
 from .test_loader_batches import FRAMES, anchors_of, epoch_of, every_anchor, loader_of
 
 SOON = 20  # seconds in which what does not hang is long done
@@ -160,3 +167,102 @@ def test_a_transform_may_move_the_loader() -> None:
         assert (loader.epoch, loader.state_dict()["position"]) == (2, 0)
         loader.transform = None
         assert epoch_of(loader)[0] != first and loader.epoch == 3
+
+
+# ---- Other threads and forks ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asked", [0, 1], ids=["in its first next()", "later"])
+def test_closing_ends_a_wait_in_another_thread(asked: int) -> None:
+    dataset = Faulty(recordings(FRAMES))
+    loader = loader_of(dataset, pool_bytes=1, workers=1, prefetch=1)
+    for _ in range(asked):
+        next(loader)
+    dataset.seconds = 0.3  # an episode
+    failures: list[BaseException] = []
+
+    def consume() -> None:
+        try:
+            while True:
+                next(loader)
+        except BaseException as error:
+            failures.append(error)
+
+    consumer = threading.Thread(target=consume, daemon=True)
+    consumer.start()
+    time.sleep(0.1)
+    ended(loader.close)
+    consumer.join(SOON)
+    assert not consumer.is_alive()
+    assert [(type(error), str(error)) for error in failures] == [(RuntimeError, "the DataLoader is closed")]
+
+
+@pytest.mark.parametrize("images", [None, ["camera"]], ids=["vectors", "images"])
+def test_threads_share_an_epoch(images: Any) -> None:
+    dataset = Faulty(recordings(FRAMES), camera=True)
+    options = {"images": images, "drop_last": False, "pool_bytes": 20_000}
+    with loader_of(dataset, 3, **options) as whole:
+        want = epoch_of(whole)
+    taken: list[list[Any]] = [[], [], []]
+    left = threading.Semaphore(len(want))
+
+    def consume(mine: list[Any]) -> None:
+        while left.acquire(blocking=False):
+            batch = next(loader)
+            if images:
+                assert_images_fit(batch)
+            mine.append(anchors_of(batch))
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with loader_of(dataset, 3, **options) as loader:
+            threads = [threading.Thread(target=consume, args=(mine,), daemon=True) for mine in taken]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(SOON)
+    finally:
+        sys.setswitchinterval(before)
+    assert sorted(batch for mine in taken for batch in mine) == sorted(want)
+
+
+def forked(call: Callable[[], Any]) -> str:
+    """What the call gives or raises in a fork of this process."""
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # newer Pythons warn of forks of a process with threads, which are meant here
+        child = os.fork()
+    if child == 0:
+        signal.alarm(SOON)
+        try:
+            words = repr(call())
+        except BaseException as error:
+            words = f"{type(error).__name__}: {error}"
+        os.write(write, words.encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        words = pipe.read().decode()
+    assert os.waitpid(child, 0)[1] == 0, "it hangs"
+    return words
+
+
+def test_a_fork_is_told_that_the_loader_runs_elsewhere() -> None:
+    with loader_of(recordings(FRAMES)) as loader:
+        want = epoch_of(loader)
+        loader.set_epoch(0)
+        got = [anchors_of(next(loader))]
+        words = f"RuntimeError: the DataLoader runs in process {os.getpid()}, and this one, "
+        for call in (lambda: next(loader), lambda: loader.set_epoch(3), loader.state_dict):
+            assert forked(call).startswith(words)
+        assert forked(loader.close) == "None"
+        assert got + epoch_of(loader) == want
+
+
+def test_workers_start_anew_in_a_fork() -> None:
+    workers = Workers(frames_only((3, 4)), 1, "thread")
+    assert workers.submit(count_samples, None, [0]).result() == [[3]]
+    assert forked(lambda: (workers.submit(count_samples, None, [1]).result(), workers.close())) == "([[4]], None)"
+    assert forked(workers.close) == "None"
+    workers.close()

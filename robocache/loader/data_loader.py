@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -39,7 +41,8 @@ class DataLoader:
     main clock is an anchor exactly once an epoch, but for those that do not fill a last step (`drop_last`).
 
     The loader has one position. `for batch in loader` goes on from it to the end of the epoch; breaking off and
-    iterating again goes on where it stopped.
+    iterating again goes on where it stopped. Threads may share it: they take turns, and each batch, and the end of each
+    epoch, comes to one of them.
 
     Args:
         dataset: of `robocache.datasets.open` or `from_arrays`.
@@ -80,6 +83,7 @@ class DataLoader:
     Raises:
         DatasetError: (while iterating) an episode that cannot be read, with its file and number.
         ValueError, TypeError: an argument does not fit.
+        RuntimeError: (while iterating) the loader is closed, or runs in the process of which this one is a fork.
 
     Example:
         >>> steps = {"observation.state": [-0.1, 0.0], "action": [k / 30 for k in range(16)]}
@@ -155,6 +159,7 @@ class DataLoader:
             self._workers.close()
             raise
         self._order = EpochOrder(facts.frames.tolist(), facts.sizes.tolist(), pool_bytes, seed, shuffle)
+        self._turn = threading.RLock()  # of the thread that moves the loader; a transform may move it, too
         self._feed: Feed | None = None
         self._torn = False  # True: an interrupt left `_feed` in the middle of something
         self._share: RankShare | None = None
@@ -197,7 +202,9 @@ class DataLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader is: the next sample to be given, whatever has been read ahead. Plain numbers and strings."""
-        return state_of(self._order, *self._position())
+        self._check_process()  # whoever had the turn when a fork was made keeps it there for ever
+        with self._turn:
+            return state_of(self._order, *self._position())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on at the exact sample of `state`, also with another batch size, rank or world size, and with its seed.
@@ -207,11 +214,12 @@ class DataLoader:
                 `pool_bytes` or `shuffle`: its order is another one. The loader stays as it was.
             RuntimeError: the loader is closed.
         """
-        self._check_open()
+        self._check_usable()
         seed, epoch, position = read_state(state, self._order)
-        self._stop()
-        self._order.seed = seed
-        self.epoch, self._start = epoch, position
+        with self._turn:
+            self._stop()
+            self._order.seed = seed
+            self.epoch, self._start = epoch, position
 
     def set_epoch(self, epoch: int) -> None:
         """Goes to the beginning of an epoch; does nothing where the loader is there already.
@@ -219,13 +227,14 @@ class DataLoader:
         In the middle of that epoch, as after `load_state_dict`, it goes back to its beginning: windows that were given
         come again. A resumed loop begins with `loader.epoch` and calls it for later epochs alone, or not at all.
         """
-        self._check_open()
+        self._check_usable()
         epoch = check_whole("epoch", epoch, 0)
-        if self._share is not None and self._step >= self._share.steps:
-            self._finish()
-        if self._position() != (epoch, 0):
-            self._stop()
-            self.epoch, self._start = epoch, 0
+        with self._turn:
+            if self._share is not None and self._step >= self._share.steps:
+                self._finish()
+            if self._position() != (epoch, 0):
+                self._stop()
+                self.epoch, self._start = epoch, 0
 
     # ---- Iteration --------------------------------------------------------------------------------------------------
 
@@ -233,16 +242,18 @@ class DataLoader:
         return self
 
     def __next__(self) -> Any:
-        self._check_open()
-        if self._torn:
-            self._stop()
-        try:
-            return self._next()
-        except Exception:
-            raise  # what is in hand is whole, and the same step can be asked for again
-        except BaseException:
-            self._torn = True  # Ctrl-C comes between any two lines; what is in hand may not fit together any more
-            raise
+        self._check_usable()
+        with self._turn:
+            self._check_usable()  # it may have been closed while this thread waited for its turn
+            if self._torn:
+                self._stop()
+            try:
+                return self._next()
+            except Exception:
+                raise  # what is in hand is whole, and the same step can be asked for again
+            except BaseException:
+                self._torn = True  # Ctrl-C comes between any two lines; what is in hand may not fit together any more
+                raise
 
     def _next(self) -> Any:
         if self._share is None:
@@ -272,9 +283,17 @@ class DataLoader:
         self._share = None
         self.epoch, self._start, self._step = self.epoch + 1, 0, 0
 
-    def _check_open(self) -> None:
+    def _check_usable(self) -> None:
         if self._closed:
             raise RuntimeError("the DataLoader is closed")
+        self._check_process()
+
+    def _check_process(self) -> None:
+        if self._feed is not None and self._feed.process != os.getpid():
+            raise RuntimeError(
+                f"the DataLoader runs in process {self._feed.process}, and this one, {os.getpid()}, is its fork, where "
+                f"its threads are not: make a DataLoader here, fork before the first batch, or start processes by spawn"
+            )
 
     def _begin(self) -> RankShare:
         """The share of the loader's position; starts the background if it does not run."""
@@ -348,10 +367,16 @@ class DataLoader:
         self._workers.close()
 
     def close(self) -> None:
-        """Ends workers and threads. A loader that is closed cannot go on."""
-        if not self._closed:
+        """Ends workers and threads. A loader that is closed cannot go on; a next() that waits for a pool in another
+        thread ends with RuntimeError."""
+        self._closed = True
+        feed = self._feed
+        if feed is not None:
+            if feed.process != os.getpid():
+                return  # a fork: nothing of it runs here, and its locks may be held for ever
+            feed.producer.cancel()  # before its turn comes: the thread whose turn it is may be waiting
+        with self._turn:
             self._stop()
-            self._closed = True
 
     def __enter__(self) -> DataLoader:
         return self

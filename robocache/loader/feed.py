@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from concurrent.futures import Future
@@ -38,6 +39,7 @@ class Feed:
         self._first = 0  # which of the share's pieces is the first in `_held`
         self._decoding: dict[int, Future[Gathered]] = {}  # by step, until it was given
         self._share: RankShare | None = None
+        self.process = os.getpid()  # threads do not live on in a fork
         producer.start()
 
     def begin(self, share: RankShare) -> None:

@@ -114,9 +114,14 @@ class PoolProducer:
         pool.slot.release()
         self._free.put(pool.slot)
 
+    def cancel(self) -> None:
+        """Ends the thread soon, and the wait of a `take` in whatever thread, which raises."""
+        self._stop.set()
+        self._ready.put(RuntimeError("the DataLoader is closed"))
+
     def close(self) -> None:
         """Ends the thread and frees the buffers; memory that queued kernels still read is kept until they are done."""
-        self._stop.set()
+        self.cancel()
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join()  # the thread itself comes here where it collects a loader that was dropped
         for future in self._reading:

@@ -35,11 +35,12 @@ class Workers:
         self.count = min(8, len(os.sched_getaffinity(0))) if count is None else check_whole("workers", count, 1)
         self.kind = kind if kind != "auto" else "process" if _parses_images(dataset) else "thread"
         self._executor: Executor | None = None
+        self._process = 0  # in which the executor was started: its threads do not live on in a fork
 
     def submit(self, function: Any, *arguments: Any) -> Future[Any]:
         """function(dataset, *arguments) in the background."""
-        if self._executor is None:
-            self._executor = self._start()
+        if self._executor is None or self._process != os.getpid():
+            self._executor, self._process = self._start(), os.getpid()
         if self.kind == "process":
             return self._executor.submit(in_process, function, *arguments)
         return self._executor.submit(function, self.dataset, *arguments)
@@ -53,9 +54,9 @@ class Workers:
 
     def close(self) -> None:
         """Ends the workers; what is queued is given up, what is being read is waited for."""
-        if self._executor is not None:
+        if self._executor is not None and self._process == os.getpid():
             self._executor.shutdown(wait=True, cancel_futures=True)
-            self._executor = None
+        self._executor = None
 
 
 def _parses_images(dataset: Dataset) -> bool:
