@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from fractions import Fraction
 from typing import Any
 
@@ -64,8 +64,8 @@ NTSC = Fraction(30000, 1001)
 class Pictures:
     """A lazy sequence of images, each filled with its episode and frame number."""
 
-    def __init__(self, episode: int, count: int, height: int = 4) -> None:
-        self.episode, self.count, self.height = episode, count, height
+    def __init__(self, episode: int, count: int, height: int = 4, bad: Set[int] = frozenset()) -> None:
+        self.episode, self.count, self.height, self.bad = episode, count, height, bad
         self.asked: list[list[int]] = []
 
     def __len__(self) -> int:
@@ -76,6 +76,8 @@ class Pictures:
 
     def batch(self, indices: Sequence[int]) -> np.ndarray[Any, Any]:
         self.asked.append(list(indices))
+        if not self.bad.isdisjoint(indices):
+            raise OSError("damaged frame")
         images = np.zeros((len(indices), self.height, 5, 3), np.uint8)
         images[..., 0], images[..., 1] = self.episode, np.asarray(indices)[:, None, None]
         return images
@@ -95,6 +97,7 @@ class Faulty(Dataset):
         self.ticks_per_second, self.on_error = inner.ticks_per_second, "raise"
         self.specs = dict(inner.specs)
         self.bad_pictures: set[int] = set()
+        self.bad_frames: dict[int, set[int]] = {}
         self.heights: dict[int, int] = {}
         self.reads: list[int] = []
         if camera:
@@ -121,7 +124,7 @@ class Faulty(Dataset):
         return Episode(index, found.name, len(frames), found.ticks_per_second, streams, found.text)
 
     def _camera(self, index: int, frames: EpisodeStream) -> EpisodeStream:
-        pictures = Pictures(index, len(frames), self.heights.get(index, 4))
+        pictures = Pictures(index, len(frames), self.heights.get(index, 4), self.bad_frames.get(index, set()))
         if index in self.bad_pictures:
             pictures.batch = _no_picture  # type: ignore[method-assign]
         return EpisodeStream(self.specs["camera"], len(frames), lambda: pictures, lambda: frames.times)

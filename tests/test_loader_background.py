@@ -99,6 +99,22 @@ def test_frames_that_cannot_be_decoded() -> None:
         epoch_of(loader)
 
 
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_a_damaged_frame_takes_no_other_with_it(kind: str) -> None:
+    dataset = Faulty(recordings(FRAMES), camera=True)
+    dataset.bad_frames = {3: {5, 6, 40}, 1: {0}, 7: {11}}
+    steps = {"camera": [-0.1, 0.0]}  # three frames back, so that a damaged frame stands in two places of a batch
+    with loader_of(dataset, 30, images=steps, on_error="skip", worker_kind=kind, workers=1, drop_last=False) as loader:
+        for batch in loader:
+            shown, valid = batch.images["camera"], batch.image_valid["camera"]
+            for b, (episode, frame) in enumerate(anchors_of(batch)):
+                for step, at in enumerate((max(0, frame - 3), frame)):
+                    lost = at in dataset.bad_frames.get(episode, ())
+                    assert valid[b, step] == (not lost and (step == 1 or frame >= 3))
+                    assert shown[b, step, 0, 0].tolist() == ([0, 0, 0] if lost else [episode, at, 0])
+        assert set(loader.skipped_errors()) == {1, 3, 7}
+
+
 # ---- Processes -----------------------------------------------------------------------------------------------------
 
 

@@ -70,7 +70,8 @@ class DataLoader:
         pool_bytes: the most that a pool's episodes take, in host memory and on the device. A longer episode has a pool
             of its own.
         on_error: "skip" passes over episodes that cannot be read and counts them in `skipped`; windows of other
-            episodes of the pool stand in for theirs, so no step changes its size.
+            episodes of the pool stand in for theirs, so no step changes its size. An image that cannot be decoded is
+            black, its `image_valid` False, and its episode is counted.
         show_progress: a bar on stderr while the workers count the frames of a format that does not tell them
             (RLDS).
 

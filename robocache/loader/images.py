@@ -78,9 +78,10 @@ class ImagePlan:
 
 @dataclass(frozen=True)
 class _Fill:
-    """Decoded frames on their way into a batch: future[source] goes to places (sample, step)."""
+    """Frames of an episode on their way into a batch: future[source] goes to places (sample, step)."""
 
     episode: int
+    frames: list[int]
     future: Future[NDArray[np.uint8]]
     samples: NDArray[np.int64]
     steps: NDArray[np.int64]
@@ -142,33 +143,56 @@ class ImageGatherer:
         frames, source = np.unique(index, return_inverse=True)
         places = np.indices(index.shape).reshape(2, -1)
         future = self._workers.submit(decode_frames, episode, name, frames.tolist())
-        return _Fill(episode, future, samples[places[0]], places[1], source.reshape(-1))
+        return _Fill(episode, frames.tolist(), future, samples[places[0]], places[1], source.reshape(-1))
 
     def _gather(self, fills: dict[str, list[_Fill]], valid: dict[str, Tensor]) -> Gathered:
         frames: dict[str, Tensor] = {}
         for name, parts in fills.items():
             for part in parts:
-                try:
-                    images = part.future.result()
-                except DatasetError as error:
-                    if not self._skip:
-                        raise
-                    self.skipped[part.episode] = error
-                    valid[name].numpy()[part.samples, part.steps] = False
-                    continue
-                if name not in frames:
-                    shape = (*valid[name].shape, *images.shape[1:])
-                    frames[name] = torch.zeros(shape, dtype=torch.uint8, pin_memory=self._pinned)
-                if images.shape[1:] != frames[name].shape[2:]:
-                    raise DatasetError(
-                        f"{name}: expected frames {list(frames[name].shape[2:])} in every episode, "
-                        f"got {list(images.shape[1:])}"
-                    )
-                frames[name].numpy()[part.samples, part.steps] = images[part.source]
+                lost = np.ones(len(part.source), dtype=np.bool_)
+                for first, images in self._decoded(name, part):
+                    if name not in frames:
+                        shape = (*valid[name].shape, *images.shape[1:])
+                        frames[name] = torch.zeros(shape, dtype=torch.uint8, pin_memory=self._pinned)
+                    if images.shape[1:] != frames[name].shape[2:]:
+                        raise DatasetError(
+                            f"{name}: expected frames {list(frames[name].shape[2:])} in every episode, "
+                            f"got {list(images.shape[1:])}"
+                        )
+                    here = (part.source >= first) & (part.source < first + len(images))
+                    frames[name].numpy()[part.samples[here], part.steps[here]] = images[part.source[here] - first]
+                    lost &= ~here
+                valid[name].numpy()[part.samples[lost], part.steps[lost]] = False
             if name not in frames:  # none could be decoded
                 frames[name] = torch.zeros((*valid[name].shape, *self._plan.shapes[name]), dtype=torch.uint8)
         self.batch_bytes = max(self.batch_bytes, sum(found.nbytes for found in frames.values()))
         return Gathered(frames, valid)
+
+    def _decoded(self, name: str, part: _Fill) -> list[tuple[int, NDArray[np.uint8]]]:
+        """The frames that can be decoded: runs of them, each with the place of its first."""
+        try:
+            return [(0, part.future.result())]
+        except DatasetError as error:
+            if not self._skip:
+                raise
+            self.skipped[part.episode] = error
+            return self._by_halves(name, part.episode, part.frames, 0)
+
+    def _by_halves(
+        self, name: str, episode: int, frames: Sequence[int], first: int
+    ) -> list[tuple[int, NDArray[np.uint8]]]:
+        """Frames that failed together, tried apart: one that is damaged takes no other with it. In this thread, because
+        workers that are being closed take no more."""
+        found: list[tuple[int, NDArray[np.uint8]]] = []
+        middle = len(frames) // 2
+        for place, half in ((first, frames[:middle]), (first + middle, frames[middle:])):
+            if not 0 < len(half) < len(frames):
+                continue  # a single frame: it failed already
+            try:
+                found.append((place, decode_frames(self._workers.dataset, episode, name, half)))
+            except DatasetError:
+                found += self._by_halves(name, episode, half, place)
+        return found
 
     def close(self) -> None:
         """Ends the thread. The workers must be closed first, else it may wait for what they decode."""
