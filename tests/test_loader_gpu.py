@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from typing import Any
 
@@ -108,6 +109,50 @@ def test_reads_on_several_streams_hold_a_pool_back(monkeypatch: pytest.MonkeyPat
                     got.append(fields_of(next(two)))
                 except StopIteration:
                     got.append(fields_of(next(two)))
+        torch.cuda.synchronize()
+    for ours, theirs in zip(got, want, strict=True):
+        for name, tensor in theirs.items():
+            assert_same_bits(ours[name], tensor, name)
+
+
+def test_a_batch_over_many_pools_reads_each_in_its_own_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = recordings(FRAMES)
+    options = {"streams": STREAMS, "pool_bytes": 1, "prefetch": 1, "drop_last": False}
+    with loader_of(dataset, 100, device="cpu", **options) as one:
+        want = [host(batch) for _ in range(3) for batch in one]
+    PoisonedTensor(monkeypatch, 2_000_000)
+    with loader_of(dataset, 100, device="cuda", **options) as two:
+        got = []
+        for _ in range(3):
+            for batch in two:
+                torch.cuda._sleep(1_000_000)
+                got.append(fields_of(batch))
+        torch.cuda.synchronize()
+        assert two.memory()["device"] > 2 << 20  # more buffers than prefetch + 1
+    for ours, theirs in zip(got, want, strict=True):
+        for name, tensor in theirs.items():
+            assert_same_bits(ours[name], tensor, name)
+
+
+def test_after_an_interrupt_the_devices_batches_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = Faulty(recordings(FRAMES), camera=True)
+    options: dict[str, Any] = {"streams": STREAMS, "images": ["camera"]}
+    with loader_of(dataset, device="cpu", **options) as one:
+        want = [host(batch) for batch in one]
+    PoisonedTensor(monkeypatch, 2_000_000)
+    calls = []
+
+    def transform(batch: Any) -> Any:
+        calls.append(batch)
+        if len(calls) % 5 == 0:
+            raise KeyboardInterrupt if len(calls) % 2 else ZeroDivisionError
+        return fields_of(batch)
+
+    got: list[Any] = []
+    with loader_of(dataset, device="cuda", transform=transform, **options) as two:
+        while len(got) < len(want):
+            with contextlib.suppress(KeyboardInterrupt, ZeroDivisionError):
+                got.append(next(two))
         torch.cuda.synchronize()
     for ours, theirs in zip(got, want, strict=True):
         for name, tensor in theirs.items():
