@@ -9,7 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -122,6 +122,26 @@ def test_an_interrupt_anywhere_costs_no_sample_and_mixes_none(
         assert two.state_dict()["position"] == 8 * len(got)
         got += [content_of(batch) for batch in two]
         assert got == want and two.epoch == 1
+
+
+def test_an_interrupt_of_what_follows_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = Faulty(recordings(FRAMES), camera=True)
+    with loader_of(dataset, images=["camera"]) as one:
+        want = [content_of(batch) for batch in one]
+    running = threading.active_count()
+    with loader_of(dataset, images=["camera"]) as two:
+        got = [content_of(next(two)) for _ in range(5)]
+        interrupt(monkeypatch, Feed, "given", 1)
+        for owner, name in ((ThreadPoolExecutor, "shutdown"), (PoolProducer, "start"), (PoolProducer, "close")):
+            interrupt(monkeypatch, owner, name, 1)
+        interrupted = 0
+        while len(got) < len(want):
+            try:
+                got.append(content_of(next(two)))
+            except KeyboardInterrupt:
+                interrupted += 1
+        assert got == want and interrupted == 4
+    assert threading.active_count() == running
 
 
 def test_an_error_while_decoding_stays_with_its_step() -> None:

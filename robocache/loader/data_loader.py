@@ -162,7 +162,7 @@ class DataLoader:
         self._order = EpochOrder(facts.frames.tolist(), facts.sizes.tolist(), pool_bytes, seed, shuffle)
         self._turn = threading.RLock()  # of the thread that moves the loader; a transform may move it, too
         self._feed: Feed | None = None
-        self._torn = False  # True: an interrupt left `_feed` in the middle of something
+        self._torn = False  # True: `_feed` was left in the middle of something
         self._share: RankShare | None = None
         self._closed = False
         self._skipped = facts.skipped
@@ -250,10 +250,12 @@ class DataLoader:
                 self._stop()
             try:
                 return self._next()
-            except Exception:
-                raise  # what is in hand is whole, and the same step can be asked for again
+            except (DatasetError, StopIteration):
+                raise  # what is in hand is whole
             except BaseException:
-                self._torn = True  # Ctrl-C comes between any two lines; what is in hand may not fit together any more
+                # Ctrl-C comes between any two lines, those of locks among them, which make other errors of it. What is
+                # in hand may not fit together any more.
+                self._torn = True
                 raise
 
     def _next(self) -> Any:
@@ -301,6 +303,7 @@ class DataLoader:
         share = self._share_of(self.epoch, self._start)
         if self._feed is None:
             self._feed = self._new_feed()
+            self._feed.producer.start()
         self._feed.begin(share)
         return share
 
@@ -361,11 +364,11 @@ class DataLoader:
     def _stop(self) -> None:
         """Ends the background; the position stays what it is."""
         self.epoch, self._start = self._position()
-        self._share, self._step, self._torn = None, 0, False
-        feed, self._feed = self._feed, None
-        if feed is not None:
-            feed.close(self._workers)
+        self._share, self._step, self._torn = None, 0, True  # until all has ended: this may be interrupted, too
+        if self._feed is not None:
+            self._feed.close(self._workers)
         self._workers.close()
+        self._feed, self._torn = None, False
 
     def close(self) -> None:
         """Ends workers and threads. A loader that is closed cannot go on; a next() that waits for a pool in another

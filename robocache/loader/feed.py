@@ -20,7 +20,7 @@ class Feed:
     """Pools and images for one step after the other.
 
     Args:
-        producer: of the pools from the first share's first piece on, without end; it is started here.
+        producer: of the pools from the first share's first piece on, without end.
         gatherer: of images, or None.
         plan: of the windows that are read from the pools.
         batch_size: samples of a step.
@@ -40,7 +40,6 @@ class Feed:
         self._decoding: dict[int, Future[Gathered]] = {}  # by step, until it was given
         self._share: RankShare | None = None
         self.process = os.getpid()  # threads do not live on in a fork
-        producer.start()
 
     def begin(self, share: RankShare) -> None:
         """Goes on to a share, the one behind the last; its first pools may be in hand already."""
