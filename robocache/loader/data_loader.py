@@ -219,8 +219,7 @@ class DataLoader:
         seed, epoch, position = read_state(state, self._order)
         with self._turn:
             self._stop()
-            self._order.seed = seed
-            self.epoch, self._start = epoch, position
+            self._order.seed, self.epoch, self._start = seed, epoch, position
 
     def set_epoch(self, epoch: int) -> None:
         """Goes to the beginning of an epoch; does nothing where the loader is there already.
@@ -349,10 +348,10 @@ class DataLoader:
         order = self._order
         largest = int(order.sizes.max())
         pool = max(min(order.pool_bytes, int(order.sizes.sum())), largest) + (2 << 20)
-        producer = None if self._feed is None else self._feed.producer
+        feed = self._feed
+        producer, gatherer = (None, None) if feed is None else (feed.producer, feed.gatherer)
         slots = self.prefetch + 1 if producer is None else len(producer.slots)
         packed = 1 if self.device.type == "cuda" else slots
-        gatherer = None if self._feed is None else self._feed.gatherer
         return {
             "pool_bytes": order.pool_bytes,
             "host_peak": 0 if producer is None else producer.peak_host_bytes,
