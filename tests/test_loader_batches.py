@@ -12,6 +12,7 @@ import torch
 import robocache
 from robocache import DataLoader, EpisodeStore
 from robocache.datasets import Dataset
+from robocache.loader import aligning
 
 from .backends import assert_same_bits
 from .recordings import Faulty, frames_only, recordings
@@ -368,3 +369,70 @@ def test_rank_and_world_come_from_torch_distributed(tmp_path: Any) -> None:
         assert "rank 0 of 1" in repr(loader_of(frames_only()))
     finally:
         torch.distributed.destroy_process_group()
+
+
+# ---- Steps that are read ahead --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def eight_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on CUDA: one launch reads the windows of up to eight steps."""
+    monkeypatch.setitem(aligning.STEPS, "cpu", 8)
+
+
+@pytest.mark.parametrize("options", [{}, {"drop_last": False, "pool_bytes": 10**8}, {"world_size": 3, "rank": 1}])
+def test_steps_read_in_one_launch_are_those_read_alone(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = recordings(FRAMES)
+    launches, epochs = [], []
+    for steps in (1, 8):
+        monkeypatch.setitem(aligning.STEPS, "cpu", steps)
+        with loader_of(dataset, batch=3, **options) as loader:
+            robocache.reset_launch_counts()
+            epochs.append([batch for _ in range(2) for batch in loader])
+            launches.append(robocache.launch_counts()["align_cpu"])
+    assert launches[1] < 0.6 * launches[0]
+    for alone, together in zip(*epochs, strict=True):
+        assert anchors_of(alone) == anchors_of(together) and torch.equal(alone.time, together.time)
+        assert_same_bits(together.values, alone.values)
+        assert torch.equal(together.valid, alone.valid) and len(together) == len(alone)
+
+
+@pytest.mark.usefixtures("eight_steps")
+def test_writing_into_a_step_is_seen_by_no_other() -> None:
+    with loader_of(recordings(FRAMES), streams=["state", "force"], pool_bytes=10**8) as loader:
+        next(loader)  # alone: nothing is known yet of how large a window is
+        first = next(loader)
+        weight = torch.ones((), requires_grad=True)
+        loss = (first["state"] * weight).sum()
+        second = next(loader)
+        assert first.values.untyped_storage().data_ptr() == second.values.untyped_storage().data_ptr()
+        kept = first.values.clone()
+        second.values.zero_()
+        second.valid.zero_()
+        assert_same_bits(first.values, kept)
+        assert first.valid.any()
+        loss.backward()  # refused if the write counted as one into what the graph of `first` has saved
+
+
+@pytest.mark.usefixtures("eight_steps")
+def test_what_was_read_ahead_is_dropped_when_the_loader_goes_elsewhere() -> None:
+    with loader_of(recordings(FRAMES), pool_bytes=10**8) as loader:
+        for _ in range(3):
+            next(loader)
+        state = loader.state_dict()
+        want = [anchors_of(next(loader)) for _ in range(3)]
+        assert loader.memory()["ahead"] > 0
+        loader.load_state_dict(state)
+        assert loader.memory()["ahead"] == 0
+        assert [anchors_of(next(loader)) for _ in range(3)] == want
+
+
+@pytest.mark.usefixtures("eight_steps")
+def test_a_large_step_is_read_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aligning, "STEPS_BYTES", 1)
+    with loader_of(recordings(FRAMES), pool_bytes=10**8) as loader:
+        for _ in range(4):
+            next(loader)
+            assert loader.memory()["ahead"] == 0

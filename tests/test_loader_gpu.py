@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import robocache
-from robocache.loader import producer
+from robocache.loader import aligning, producer
 
 from .backends import assert_same_bits
 from .recordings import Faulty, frames_only, recordings
@@ -45,10 +45,13 @@ def test_the_devices_batches_are_the_cpus(kind: str, dtype: torch.dtype | None) 
             assert_same_bits(ours[name], tensor, f"batch {number}, {name}")
 
 
-def test_a_step_waits_for_nothing_and_is_one_launch() -> None:
+@pytest.mark.parametrize(("together", "launches"), [(1, 10), (8, 2)])
+def test_a_step_waits_for_nothing_and_shares_a_launch(
+    together: int, launches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(aligning.STEPS, "cuda", together)
     with loader_of(recordings(FRAMES), device="cuda", streams=STREAMS, pool_bytes=10**8, workers=1) as loader:
-        for _ in range(3):
-            next(loader)
+        next(loader)
         torch.cuda.synchronize()
         robocache.reset_launch_counts()
         torch.cuda.set_sync_debug_mode("error")
@@ -56,8 +59,23 @@ def test_a_step_waits_for_nothing_and_is_one_launch() -> None:
             batches = [next(loader) for _ in range(10)]
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        assert robocache.launch_counts()["align_cuda"] == 10
+        assert robocache.launch_counts()["align_cuda"] == launches
         assert all(batch.values.is_cuda for batch in batches)
+
+
+def test_a_step_on_another_stream_is_read_on_it() -> None:
+    dataset = recordings(FRAMES)
+    with loader_of(dataset, device="cpu", streams=STREAMS, pool_bytes=10**8) as one:
+        want = [host(batch) for batch in one]
+    with loader_of(dataset, device="cuda", streams=STREAMS, pool_bytes=10**8) as two:
+        side = torch.cuda.Stream()
+        robocache.reset_launch_counts()
+        for number in range(8):
+            with torch.cuda.stream(side if number % 2 else torch.cuda.default_stream()):
+                got = host(next(two))
+            for name, tensor in want[number].items():
+                assert_same_bits(got[name], tensor, f"batch {number}, {name}")
+        assert robocache.launch_counts()["align_cuda"] == 8  # none is taken from another stream's launch
 
 
 class PoisonedTensor:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..store.batch import WindowBatch
 from ..store.windows import WindowPlan
+from .aligning import Segment, StepWindows
+from .images import Gathered
 from .pools import ROW, ReadyPool
 
 
@@ -43,6 +46,23 @@ class LoaderBatch(WindowBatch):
     @property
     def text(self) -> list[dict[str, str]]:
         return [texts[row] or {} for texts, rows in self._texts for row in rows.tolist()]
+
+
+def batch_of(
+    plan: WindowPlan,
+    windows: StepWindows,
+    segments: Sequence[Segment],
+    gathered: Gathered | None,
+    device: torch.device,
+) -> LoaderBatch:
+    """A step's windows with its images, on their way to the device, and its texts."""
+    images: dict[str, Tensor] = {}
+    image_valid: dict[str, Tensor] = {}
+    if gathered is not None:
+        images = {name: found.to(device, non_blocking=True) for name, found in gathered.frames.items()}
+        image_valid = {name: found.to(device, non_blocking=True) for name, found in gathered.valid.items()}
+    texts = [texts_of(*segment) for segment in segments]
+    return LoaderBatch(plan, windows.parts, windows.anchors, images, image_valid, texts)
 
 
 def texts_of(pool: ReadyPool, begin: int, end: int) -> tuple[Sequence[dict[str, str] | None], NDArray[np.int64]]:

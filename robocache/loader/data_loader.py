@@ -17,9 +17,8 @@ from ..datasets._work import Request
 from ..store.episodes import plan_names, window_deltas
 from ..store.streams import layouts_of, main_clock
 from ..store.windows import Span, WindowPlan
-from .aligning import read_batch
 from .arguments import check_whole, device_of, rank_and_world
-from .batch import LoaderBatch
+from .batch import LoaderBatch, batch_of
 from .feed import Feed
 from .images import ImageGatherer, ImagePlan
 from .meter import StarvationMeter
@@ -37,8 +36,9 @@ class DataLoader:
     Every epoch, the episodes are shuffled and cut into pools that fit in memory. Background workers read a pool's
     episodes, each once; a thread packs them into pinned memory and copies them on a stream of its own into one of
     `prefetch` + 1 buffers on the device (more where one batch spans more pools). Batches are windows at the pool's
-    frames, in shuffled order, all streams aligned in one launch for each pool that the batch spans. Every frame of the
-    main clock is an anchor exactly once an epoch, but for those that do not fill a last step (`drop_last`).
+    frames, in shuffled order, all streams aligned in one launch for each pool that the batch spans, on CUDA with
+    those of the next steps. Every frame of the main clock is an anchor exactly once an epoch, but for those that do not
+    fill a last step (`drop_last`).
 
     The loader has one position. `for batch in loader` goes on from it to the end of the epoch; breaking off and
     iterating again goes on where it stopped. Threads may share it: they take turns, and each batch, and the end of each
@@ -269,7 +269,8 @@ class DataLoader:
         segments = feed.segments(step, waits)
         gathered = feed.images(step, waits)
         aligning = time.perf_counter()
-        batch, events = read_batch(self._plan, segments, gathered, self.device)
+        windows, events = feed.aligner.read(segments)
+        batch = batch_of(self._plan, windows, segments, gathered, self.device)
         now = time.perf_counter()
         if self.device.type == "cpu":
             waits["align"] = now - aligning
@@ -344,6 +345,7 @@ class DataLoader:
             the samples that their dataset claims: a pool read, its packed form (on the CPU prefetch + 1 of them,
             or as many as one batch has spanned) and two episodes a worker. "device": pools on the device (the packed
             ones, on the CPU). "images": the largest batch of images so far; prefetch + 1 of them are held.
+            "ahead": windows on the device that were read for later steps.
         """
         order = self._order
         largest = int(order.sizes.max())
@@ -358,6 +360,7 @@ class DataLoader:
             "host_bound": pool * (1 + packed) + 2 * self._workers.count * largest,
             "device": 0 if producer is None else producer.device_bytes,
             "images": 0 if gatherer is None else gatherer.batch_bytes,
+            "ahead": 0 if feed is None else feed.aligner.ahead_bytes,
         }
 
     def _stop(self) -> None:

@@ -8,7 +8,7 @@ from collections import deque
 from concurrent.futures import Future
 
 from ..store.windows import WindowPlan
-from .aligning import Segment
+from .aligning import Aligner, Segment
 from .images import Gathered, ImageGatherer
 from .pools import ReadyPool
 from .producer import PoolProducer
@@ -32,6 +32,7 @@ class Feed:
     ) -> None:
         self.producer = producer
         self.gatherer = gatherer
+        self.aligner = Aligner(plan.deltas.device)
         self._plan = plan
         self._batch_size = batch_size
         self._prefetch = prefetch

@@ -44,8 +44,9 @@ class StarvationMeter:
     """Per step, what the training loop waited for.
 
     disk: episodes were being read. decode: images were. copy: a pool was being packed or copied to the device. align:
-    windows were being read (on CUDA the device's time for it, else the host's). CUDA times come from events that are
-    looked at once they have passed; nothing waits for them, so the newest steps may be missing for a moment.
+    windows were being read (on CUDA the device's time for it, else the host's; a launch that reads several steps'
+    windows counts in the first of them). CUDA times come from events that are looked at once they have passed; nothing
+    waits for them, so the newest steps may be missing for a moment.
 
     Attributes:
         steps: how many are counted.
