@@ -3,7 +3,7 @@
 Reads the committed results and writes, all from them alone: the plots and their index into docs/plots/, the page
 docs/comparison.md, and into docs/performance.md, between their markers, the plots' links and the list of rows that are
 not the fastest or stay under 60 % of their bound. Exit status 1 where a row of that list has no reason, or, with
-`--check`, where a page or the index does not say what the results say.
+`--check`, where a page, a plot or the index does not say what the results say.
 """
 
 from __future__ import annotations
@@ -189,12 +189,33 @@ def page(results: Sequence[dict[str, Any]], reasons: Sequence[Reason] = REASONS,
 # ---- Index, writing and checking -----------------------------------------------------------------------------------
 
 
-def index(files: Sequence[Path], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What docs/plots/index.json says: the plots, and the SHA-256 of each results file that they are drawn from."""
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def index(files: Sequence[Path], results: Sequence[dict[str, Any]], folder: Path) -> dict[str, Any]:
+    """What index.json says of the plots in `folder`: the SHA-256 of each, and of each results file behind them.
+
+    A plot is not drawn again to be checked, since another version of matplotlib draws other bytes: its SHA-256 tells
+    whether it is still the file that was drawn.
+    """
     return {
-        "results": {f"{path.parent.name}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
-        "plots": [{"file": file, "caption": caption} for file, caption in plots(results)],
+        "results": {f"{path.parent.name}/{path.name}": sha256(path) for path in files},
+        "plots": [
+            {"file": file, "caption": caption, "sha256": sha256(folder / file) if (folder / file).is_file() else None}
+            for file, caption in plots(results)
+        ],
     }
+
+
+def _known_plots(told: dict[str, Any]) -> dict[str, str | None]:
+    """The SHA-256 that an index holds of each plot."""
+    return {plot["file"]: plot.get("sha256") for plot in told.get("plots", ())}
+
+
+def _without_plots_content(told: dict[str, Any]) -> dict[str, Any]:
+    kept = [{key: value for key, value in plot.items() if key != "sha256"} for plot in told.get("plots", ())]
+    return {**told, "plots": kept}
 
 
 def _performance(text: str, results: Sequence[dict[str, Any]]) -> str:
@@ -205,15 +226,20 @@ def _performance(text: str, results: Sequence[dict[str, Any]]) -> str:
 def check(files: Sequence[Path], results: Sequence[dict[str, Any]], folder: Path) -> list[str]:
     """What does not say what the results say."""
     wrong = []
-    kept = folder / INDEX
-    if not kept.is_file() or json.loads(kept.read_text()) != index(files, results):
+    kept = json.loads((folder / INDEX).read_text()) if (folder / INDEX).is_file() else {}
+    wanted = index(files, results, folder)
+    if _without_plots_content(kept) != _without_plots_content(wanted):
         wrong.append(f"{folder.name}/{INDEX} is not of these results")
+    drawn, present = _known_plots(kept), _known_plots(wanted)
     names = {plot.file: digest(one) for one in results for plot in planned(one)}
     for name, told in sorted(names.items()):
-        if not (folder / name).is_file():
+        if present[name] is None:
             wrong.append(f"{folder.name}/{name} is missing")
         elif told not in (folder / name).read_text():
             wrong.append(f"{folder.name}/{name} was drawn from other results")
+        elif present[name] != drawn.get(name):
+            told_sha = drawn.get(name) or "none"
+            wrong.append(f"{folder.name}/{name} is not as drawn: SHA-256 {present[name]}, {INDEX} holds {told_sha}")
     wrong += [f"{folder.name}/{p.name} is of no results" for p in sorted(folder.glob("*.svg")) if p.name not in names]
     if not PAGE.is_file() or PAGE.read_text() != page(results):
         wrong.append(f"{PAGE.name} differs from the results")
@@ -230,7 +256,7 @@ def write(files: Sequence[Path], results: Sequence[dict[str, Any]], folder: Path
         if path.name not in names:
             path.unlink()
     draw(results, folder)
-    (folder / INDEX).write_text(json.dumps(index(files, results), indent=1) + "\n")
+    (folder / INDEX).write_text(json.dumps(index(files, results, folder), indent=1) + "\n")
     PAGE.write_text(page(results))
     PERFORMANCE.write_text(_performance(PERFORMANCE.read_text(), results))
 

@@ -192,13 +192,31 @@ def test_the_command_writes_and_checks(tree: Path, capsys: pytest.CaptureFixture
     assert wrong == ["plots/index.json is not of these results"]
     files[0].write_text(json.dumps({**ALL, "seconds": 1.0}))  # an index that was put right by hand
     kept = tree / "plots" / "index.json"
-    kept.write_text(json.dumps(sota.index(files, sota.load(files))))
+    kept.write_text(json.dumps(sota.index(files, sota.load(files), tree / "plots")))
     wrong = sota.check(files, sota.load(files), tree / "plots")
     assert len(wrong) == 3 and all(words.endswith("was drawn from other results") for words in wrong)
     (tree / "plots" / "nvidia-h300-align-ratio.svg").unlink()
     assert "plots/nvidia-h300-align-ratio.svg is missing" in sota.check(files, sota.load(files), tree / "plots")
     with pytest.raises(SystemExit, match="no results of other"):
         sota.main(["--machine", "other"])
+
+
+def test_a_plot_that_was_changed_by_hand_is_told(tree: Path) -> None:
+    sota.main(["--out", str(tree / "plots")])
+    files = sota.paths(tree / "results")
+    results_, plot = sota.load(files), tree / "plots" / "nvidia-h300-align-ratio.svg"
+    assert sota.check(files, results_, tree / "plots") == []
+    drawn = plot.read_text()
+    plot.write_text(drawn.replace("slower", "faster"))  # what it says of its results stays
+    wrong = sota.check(files, results_, tree / "plots")
+    assert len(wrong) == 1 and wrong[0].startswith("plots/nvidia-h300-align-ratio.svg is not as drawn: SHA-256 ")
+    plot.write_text(drawn)
+    assert sota.check(files, results_, tree / "plots") == []
+    kept = tree / "plots" / "index.json"
+    told = json.loads(kept.read_text())
+    del told["plots"][0]["sha256"]  # an index that vouches for no content
+    kept.write_text(json.dumps(told))
+    assert [words.endswith("index.json holds none") for words in sota.check(files, results_, tree / "plots")] == [True]
 
 
 def test_the_command_prints_a_machine(
