@@ -8,8 +8,9 @@
   `ratio:eager` (that variant's median over ours), `share` (percent of the copy's bandwidth) or, with the case `host`,
   `<function>` (host microseconds without gradients) and, with the case `copy`, `GB/s`.
 
-`--check` changes nothing and fails when a page would change, when a number with a unit in the text of the performance
-pages has no key, and when a suite with results is on no page.
+`--check` changes nothing and fails when a page would change. With and without it, it is an error when a number with a
+unit in the text of the performance pages has no key, when a suite with results is on no page, and when a committed file
+is no evidence: it is incomplete, names no commit or has too few timings.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 
 from . import report
 from .bars import median, peer_medians
-from .committed import RESULTS, paths
+from .committed import RESULTS, audit, paths
 from .provenance import ROOT
 from .tables import SUITES, microseconds
 
@@ -257,6 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     pages = read_pages()
     drawn, wrong = draw(pages, load(), runs())
+    wrong = audit() + wrong
     changed = [path for path in pages if pages[path] != drawn[path]]
     for words in wrong:
         print(words, file=sys.stderr)

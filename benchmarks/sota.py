@@ -3,7 +3,8 @@
 Reads the committed results and writes, all from them alone: the plots and their index into docs/plots/, the page
 docs/comparison.md, and into docs/performance.md, between their markers, the plots' links and the list of rows that are
 not the fastest or stay under 60 % of their bound. Exit status 1 where a row of that list has no reason, or, with
-`--check`, where a page, a plot or the index does not say what the results say.
+`--check`, where a page, a plot or the index does not say what the results say or a results file is no evidence: it is
+incomplete, names no commit or has too few timings.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 from . import report
 from .bars import median, peer_medians
-from .committed import RESULTS, paths
+from .committed import RESULTS, flaws, paths
 from .findings import NOT_COMPARED, Finding, comparable, fastest_peer, findings, missing, reasons_of, stale
 from .peer_set import AUTOTUNE
 from .plots import digest, draw, planned
@@ -224,8 +225,8 @@ def _performance(text: str, results: Sequence[dict[str, Any]]) -> str:
 
 
 def check(files: Sequence[Path], results: Sequence[dict[str, Any]], folder: Path) -> list[str]:
-    """What does not say what the results say."""
-    wrong = []
+    """Results that are no evidence, and what does not say what the results say."""
+    wrong = [words for path, one in zip(files, results, strict=True) for words in flaws(path, one)]
     kept = json.loads((folder / INDEX).read_text()) if (folder / INDEX).is_file() else {}
     wanted = index(files, results, folder)
     if _without_plots_content(kept) != _without_plots_content(wanted):

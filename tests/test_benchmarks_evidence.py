@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import evidence, report, timing
+from benchmarks import committed, evidence, report, timing
 from benchmarks.evidence import Results
 
 README, PAGE = Path("README.md"), Path("docs/performance.md")
@@ -151,3 +151,83 @@ def test_quick_and_partial_runs_and_test_summaries_are_no_evidence(tmp_path: Pat
     for name, text in {"align": '{"cases": []', "align-quick": '{"cases": []', "tests-gpu": '{"tests": 1'}.items():
         (folder / f"{name}.json").write_text(f'{text}, "device": "cuda"}}')
     assert [(one.machine, one.suite) for one in evidence.load(tmp_path)] == [("a-gpu", "align")]
+
+
+# ---- What keeps a committed file from being evidence -----------------------------------------------------------------
+
+
+def measured(repeats: int = 100, us: float = 5.0, **plan: Any) -> dict[str, Any]:
+    """A suite's results with one timing."""
+    times = {"cold": {"median": us, "repeats": repeats}, "first_call_s": 1.0}
+    content = {"plan": {"repeats": 100, **plan}, "cases": [{"name": "a", "variants": {"robocache": times}}]}
+    return {"complete": True, "provenance": {"git": {"commit": "c" * 40}}, "device": "cuda", **content}
+
+
+def without_commit(content: dict[str, Any]) -> dict[str, Any]:
+    return {**content, "provenance": {"git": {"commit": None}}}
+
+
+BUDGET = {"budget_s": 0.15, "slow_call_ms": 20.0}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({**measured(), "complete": False}, "complete: expected true, got false"),
+        ({key: value for key, value in measured().items() if key != "complete"}, "complete: expected true, got null"),
+        (without_commit(measured()), "provenance.git.commit: expected the commit that was measured, got none"),
+        ({**measured(60), "plan": {"repeats": 60}}, "plan.repeats: expected at least 100, got 60"),
+        (measured(repeats=7), "100 of calls under 20 ms, got 7 of a robocache cold"),
+        (measured(repeats=99, us=3e3, **BUDGET), "100 of calls under 20 ms, got 99 of a robocache cold"),
+        (measured(repeats=7, us=8e4), "got 7 of a robocache cold"),  # slow, but the plan has no budget
+        (without_commit({"kind": "tests", "exit_status": 0}), "commit"),
+        (without_commit({"kind": "sanitize"}), "commit"),
+        (without_commit({"kind": "soak", "passed": True}), "commit"),
+        ({**measured(), "kind": "training-ddp", "complete": False}, "complete"),
+        (without_commit({"suite": "tune", "complete": True, "plan": {"budget_s": 9.0}}), "commit"),
+    ],
+)
+def test_a_file_that_is_no_evidence_is_told(tmp_path: Path, content: dict[str, Any], told: str) -> None:
+    (tmp_path / "a-gpu").mkdir()
+    for name in ("some", "some-partial", "some-quick"):
+        (tmp_path / "a-gpu" / f"{name}.json").write_text(json.dumps(content))
+    (words,) = committed.audit(tmp_path)
+    assert words.startswith("a-gpu/some.json: ") and told in words and words.endswith("; measure again")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        measured(),
+        measured(repeats=600),
+        measured(repeats=7, us=8e4, **BUDGET),  # a slow call may have fewer
+        measured(repeats=60, us=1.9e4, **BUDGET),  # its first timing took longer
+        {
+            **measured(),
+            "plan": {"sizes": 40, "budget_s": 0.06},
+            "cases": [{"name": "size", "result": "host"}],
+        },  # dispatch
+        {**measured(), "plan": {}, "cases": [], "kind": "training-ddp"},
+        *({"kind": kind, "provenance": measured()["provenance"]} for kind in ("tests", "sanitize", "soak")),
+    ],
+)
+def test_a_kind_is_judged_by_what_it_has(content: dict[str, Any]) -> None:
+    assert committed.flaws(Path("a-gpu/some.json"), content) == []
+
+
+def test_many_short_timings_are_counted() -> None:
+    content = measured(repeats=9)
+    content["cases"] *= 5
+    (words,) = committed.flaws(Path("a-gpu/some.json"), content)
+    assert words.count("9 of a robocache cold") == 3 and "and 2 more; measure again" in words
+
+
+def test_the_command_refuses_what_is_no_evidence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(evidence, "read_pages", dict)
+    monkeypatch.setattr(evidence, "draw", lambda *arguments: ({}, []))
+    for flaw, status in (([], 0), (["a-gpu/some.json: complete: expected true, got null; measure again"], 1)):
+        monkeypatch.setattr(evidence, "audit", lambda flaw=flaw: flaw)
+        assert evidence.main(["--check"]) == status
+    assert capsys.readouterr().err.startswith("a-gpu/some.json: complete")

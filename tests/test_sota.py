@@ -16,7 +16,7 @@ pytest.importorskip("matplotlib")
 
 
 def timed(us: float) -> dict[str, Any]:
-    return {"cold": {"median": us, "p99": us, "ci95": [us, us]}}
+    return {"cold": {"median": us, "p99": us, "ci95": [us, us], "repeats": 100}}
 
 
 def row(name: str, us: float, share: float | None = None, **peers: float) -> dict[str, Any]:
@@ -29,8 +29,8 @@ def row(name: str, us: float, share: float | None = None, **peers: float) -> dic
 def results(*rows: dict[str, Any], device: str = "cuda", suite: str = "align") -> dict[str, Any]:
     facts: dict[str, Any] = {"gpu": "NVIDIA H300", "driver": "1", "cuda": "14", "torch": "3", "date": "2026-01-01T00"}
     facts |= {"cpu": "A CPU", "threads": 2, "git": {"commit": "abc", "dirty": False}}
-    made = {"suite": suite, "device": device, "provenance": facts, "plan": {"repeats": 9}, "cases": list(rows)}
-    return made | {"bandwidth": {"bytes_per_second": 4e12}}
+    made = {"suite": suite, "device": device, "provenance": facts, "plan": {"repeats": 100}, "cases": list(rows)}
+    return made | {"complete": True, "bandwidth": {"bytes_per_second": 4e12}}
 
 
 FAST = row("fast", 10.0, 0.9, eager=50.0, compile=12.0)
@@ -197,6 +197,10 @@ def test_the_command_writes_and_checks(tree: Path, capsys: pytest.CaptureFixture
     assert len(wrong) == 3 and all(words.endswith("was drawn from other results") for words in wrong)
     (tree / "plots" / "nvidia-h300-align-ratio.svg").unlink()
     assert "plots/nvidia-h300-align-ratio.svg is missing" in sota.check(files, sota.load(files), tree / "plots")
+    files[0].write_text(json.dumps({**ALL, "complete": False}))
+    assert sota.main(out) == 1 and sota.check(files, sota.load(files), tree / "plots") == [
+        "nvidia-h300/align.json: complete: expected true, got false: not all of it was measured; measure again"
+    ]
     with pytest.raises(SystemExit, match="no results of other"):
         sota.main(["--machine", "other"])
 
@@ -230,4 +234,5 @@ def test_the_command_prints_a_machine(
 
 def test_pages_and_plots_are_of_the_committed_results() -> None:
     files = sota.paths()
-    assert sota.check(files, sota.load(files), sota.PLOTS) == [], "run python -m benchmarks.sota"
+    wrong = sota.check(files, sota.load(files), sota.PLOTS)
+    assert wrong == [], "\n".join(["measure again what must be, then run python -m benchmarks.sota:", *wrong])
