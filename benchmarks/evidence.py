@@ -193,20 +193,36 @@ def runs(folder: Path = RESULTS) -> str:
 
 
 def _run_words(content: dict[str, Any]) -> str:
+    """What a run came to; a failed one says so first, whatever it counted."""
     if content["kind"] == "tests":
         bad = content["failures"] + content["errors"]
-        return f"{content['tests']} tests, {bad} failed, {content['skipped']} skipped, {content['time']:.0f} s"
+        told = f"{content['tests']} tests, {bad} failed, {content['skipped']} skipped, {content['time']:.0f} s"
+        return _failed(bad == 0 and content["exit_status"] == 0) + told
     if content["kind"] == "sanitize":
-        tools = content["tools"].items()
-        return "; ".join(f"{name}: {one['tests_passed']} tests, {one['errors']} errors" for name, one in tools)
+        return "; ".join(f"{name}: {_tool_words(one)}" for name, one in content["tools"].items()) or f"{FAILED}no tool"
     if content["kind"] == "training-ddp":
         rows = content["rows"].items()
-        return "; ".join(
+        told = "; ".join(
             f"{kind} {feed}: {times:.3f} x one" for kind, row in rows for feed, times in row["times"].items()
         )
+        return _failed(content["complete"]) + told
     rounds = sum(content["rounds"].values())
     flat = {True: "memory flat", False: "memory grew", None: "too short for memory"}[content["memory_flat"]]
-    return f"{rounds} rounds in {content['seconds']:.0f} s, {len(content['failures'])} failures, {flat}"
+    told = f"{rounds} rounds in {content['seconds']:.0f} s, {len(content['failures'])} failures, {flat}"
+    return _failed(content["passed"]) + told
+
+
+FAILED = "**FAILED**, "
+
+
+def _failed(passed: bool) -> str:
+    return "" if passed else FAILED
+
+
+def _tool_words(one: dict[str, Any]) -> str:
+    """A sanitizer's outcome. It fails, too, when a test failed under it, and when it told no count of errors."""
+    errors = "no count of" if one["errors"] is None else one["errors"]
+    return f"{_failed(one['passed'])}{one['tests_passed']} tests, {errors} errors"
 
 
 # ---- Pages -----------------------------------------------------------------------------------------------------------

@@ -121,20 +121,53 @@ def test_rules_code_and_sizes_are_no_numbers(words: str) -> None:
     assert evidence.bare_numbers(words) == []
 
 
+TOOL = {"exit_status": 0, "tests_passed": 12, "errors": 0, "passed": True}
+TESTS = {"kind": "tests", "exit_status": 0, "tests": 9, "failures": 0, "errors": 0, "skipped": 2, "time": 138.4}
+SOAK = {"kind": "soak", "rounds": {"align": 5}, "seconds": 9.0, "failures": [], "memory_flat": True, "passed": True}
+DDP = {"kind": "training-ddp", "rows": {"eager": {"times": {"ready": 1.9}}}, "complete": True}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (TESTS, "9 tests, 0 failed, 2 skipped, 138 s"),
+        ({**TESTS, "failures": 1, "exit_status": 1}, "**FAILED**, 9 tests, 1 failed, 2 skipped, 138 s"),
+        ({**TESTS, "exit_status": 1}, "**FAILED**, 9 tests, 0 failed, 2 skipped, 138 s"),
+        ({"kind": "sanitize", "tools": {"memcheck": TOOL}}, "memcheck: 12 tests, 0 errors"),
+        (
+            {"kind": "sanitize", "tools": {"memcheck": TOOL, "racecheck": {**TOOL, "exit_status": 1, "passed": False}}},
+            "memcheck: 12 tests, 0 errors; racecheck: **FAILED**, 12 tests, 0 errors",
+        ),
+        (
+            {"kind": "sanitize", "tools": {"memcheck": {**TOOL, "errors": None, "passed": False}}},
+            "memcheck: **FAILED**, 12 tests, no count of errors",
+        ),
+        ({"kind": "sanitize", "tools": {}}, "**FAILED**, no tool"),
+        ({**SOAK, "passed": False, "memory_flat": False}, "**FAILED**, 5 rounds in 9 s, 0 failures, memory grew"),
+        ({**DDP, "complete": False}, "**FAILED**, eager ready: 1.900 x one"),
+        (DDP, "eager ready: 1.900 x one"),
+    ],
+)
+def test_a_failed_run_is_shown_as_failed(tmp_path: Path, content: dict[str, Any], told: str) -> None:
+    facts = {"git": {"commit": "d" * 40, "dirty": False}, "torch": "2.11", "date": "2026-01-02T03:04"}
+    (tmp_path / "a-gpu").mkdir()
+    (tmp_path / "a-gpu" / "some.json").write_text(json.dumps({**content, "provenance": facts}))
+    assert f"| some | a-gpu | {told} | 2.11 |" in evidence.runs(tmp_path)
+
+
 def test_runs_are_shown_as_they_were_left(tmp_path: Path) -> None:
     facts = {"git": {"commit": "d" * 40, "dirty": True}, "torch": "2.11", "date": "2026-01-02T03:04"}
     left = {
-        "tests-gpu": {"kind": "tests", "tests": 9, "failures": 1, "errors": 1, "skipped": 2, "time": 138.4},
-        "sanitize-gpu": {"kind": "sanitize", "tools": {"memcheck": {"tests_passed": 12, "errors": 0}}},
-        "soak": {"kind": "soak", "rounds": {"align": 5, "graphs": 6}, "seconds": 120.2, "failures": []},
+        "tests-gpu": {**TESTS, "failures": 1, "errors": 1, "exit_status": 1},
+        "sanitize-gpu": {"kind": "sanitize", "tools": {"memcheck": TOOL}},
+        "soak": {**SOAK, "rounds": {"align": 5, "graphs": 6}, "seconds": 120.2},
         "tests-gpu-partial": {"kind": "tests"},
     }
-    left["soak"]["memory_flat"] = True
     (tmp_path / "a-gpu").mkdir()
     for name, content in left.items():
         (tmp_path / "a-gpu" / f"{name}.json").write_text(json.dumps({**content, "provenance": facts}))
     table = evidence.runs(tmp_path)
-    assert "| tests-gpu | a-gpu | 9 tests, 2 failed, 2 skipped, 138 s | 2.11 | dddddddddddd+ | 2026-01-02 |" in table
+    assert "| tests-gpu | a-gpu | **FAILED**, 9 tests, 2 failed, 2 skipped, 138 s | 2.11 | dddddddddddd+ |" in table
     assert "memcheck: 12 tests, 0 errors" in table and "11 rounds in 120 s, 0 failures, memory flat" in table
     assert len(table.splitlines()) == 5
     given = pages()
