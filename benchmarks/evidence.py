@@ -19,7 +19,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,11 +47,26 @@ HEADLINES = {
     "dispatch": (),
 }
 FIRST_ROWS = 3
-NUMBER = re.compile(r"(<!-- n:(?P<key>[^>]*?) -->)(?P<told>.*?)(<!-- /n -->)", re.DOTALL)
-UNITS = r"(?:us|µs|μs|ms|ns|x|×|times faster|%|GB/s|TB/s|[GM] points/s|samples/s)"
-BARE = re.compile(rf"(?<![\w.-])\d[\d.,]*\s?{UNITS}(?![\w/])")
+NUMBER = re.compile(r"(<!-- n:(?P<key>[^>]*?) -->)(?P<told>[^<]*)(<!-- /n -->)")
+MARKER = re.compile(r"<!-- bench:(\S+):(?:begin|end) -->")
+UNITS = "|".join([
+    r"[unmµμ]?s|[uµμ]sec|secs?|(?:micro|milli|nano)?seconds?|min|minutes?",
+    r"x|×|times|fold|%|percent|per cent|percentage points?",
+    r"(?:[kKMGT] )?\w+(?:/s(?:ec(?:ond)?)?| (?:a|per) second)",  # GiB/s, TFLOP/s, M points/s, samples a second
+    r"[kKMGTP]?FLOPS",
+])  # fmt: skip
+_AMOUNT = r"(?<![\w.])\d[\d.,]*(?:e[+-]?\d+)?[kKMG]?"
+_GAP = r"[*_]*(?:\s|&nbsp;|-)?[*_]*"  # between number and unit; either may be emphasised
+_WORDS = "two|three|four|five|six|seven|eight|nine|ten|twenty|fifty|hundred|thousand"
+BARE = re.compile(
+    rf"{_AMOUNT}{_GAP}(?:{UNITS})(?!\w)"
+    rf"|\b(?:twice|thrice|half|(?:{_WORDS})\stimes)\s(?:as\s(?:fast|slow|long|quick)|the\s(?:time|speed))\b"
+    rf"|\b(?:{_WORDS})\stimes\s(?:faster|slower|quicker|longer|shorter)\b|\b(?:{_WORDS})[\s-]?fold\b",
+    re.IGNORECASE,
+)
 # Numbers with units that are rules of the harness, not results.
-RULES = ("95 % confidence", "60 % of its", "95 % interval")
+RULES = ("95 % confidence interval", "95 % interval", "under 60 % of its")
+OF_SOTA = {"performance.md": ("findings", "plots")}  # what sota.py draws between markers, by page
 
 
 class NoResult(Exception):
@@ -115,9 +130,12 @@ def fill_numbers(text: str, results: Sequence[Results]) -> str:
     return NUMBER.sub(lambda m: f"{m[1]}{number(m['key'], results)}{m[4]}", text)
 
 
-def bare_numbers(text: str) -> list[str]:
-    """Numbers with a unit in running text that no result stands behind; marked tables and code are left out."""
-    text = re.sub(r"<!-- bench:(\S+):begin -->.*?<!-- bench:\1:end -->", "", text, flags=re.DOTALL)
+def bare_numbers(text: str, drawn: Collection[str] = ()) -> list[str]:
+    """Numbers with a unit in running text that no result stands behind; code and what is `drawn`, the names of markers,
+    are left out."""
+    for name in drawn:
+        begin, end = map(re.escape, report.markers(name))
+        text = re.sub(f"{begin}.*?{end}", "", text, flags=re.DOTALL)
     text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     text = NUMBER.sub("", re.sub(r"`[^`]*`", "", text))
     for rule in RULES:
@@ -232,6 +250,7 @@ def draw(pages: dict[Path, str], results: Sequence[Results], summaries: str = ""
     """The pages as the results want them, and what is wrong with them that drawing cannot mend."""
     wrong: list[str] = []
     drawn = {path: _filled(path, text, results, wrong) for path, text in pages.items()}
+    placed = {path: [*OF_SOTA.get(path.name, ())] for path in pages}
 
     def place(suite: str, table: str, where: Callable[[Path], bool]) -> None:
         holders = [path for path, text in drawn.items() if where(path) and report.markers(suite)[0] in text]
@@ -239,6 +258,7 @@ def draw(pages: dict[Path, str], results: Sequence[Results], summaries: str = ""
             wrong.append(f"{suite}: expected its markers on one page, found them on {len(holders)}")
         for path in holders[:1]:
             drawn[path] = report.replace_between_markers(drawn[path], suite, table)
+            placed[path].append(suite)
 
     place("headline", headline(results), lambda path: path.name == "README.md")
     if summaries or any(report.markers("runs")[0] in text for text in drawn.values()):
@@ -250,9 +270,15 @@ def draw(pages: dict[Path, str], results: Sequence[Results], summaries: str = ""
         if suite not in tables and any(report.markers(suite)[0] in text for text in drawn.values()):
             place(suite, "", lambda path: path.name != "README.md")
     for path, text in drawn.items():
+        # What stands between other markers nobody draws, so nobody checks it.
+        for name in dict.fromkeys(MARKER.findall(text)):
+            if name not in placed[path]:
+                known = ", ".join(placed[path]) or "none"
+                wrong.append(f"{path.name}: {report.markers(name)[0]}: expected a marker that is drawn here ({known})")
         watched = performance_section(text) if path.name == "README.md" else text
         if path.name in ("README.md", "performance.md"):
-            wrong += [f"{path.name}: {told!r} has no result: write it with a key" for told in bare_numbers(watched)]
+            bare = bare_numbers(watched, placed[path])
+            wrong += [f"{path.name}: {told!r} has no result: write it with a key" for told in bare]
     return drawn, wrong
 
 

@@ -106,7 +106,17 @@ def test_a_number_without_a_result_is_told(key: str) -> None:
     assert len(wrong) == 1 and key in wrong[0]
 
 
-@pytest.mark.parametrize("words", ["6.2 us", "14x faster", "1.4 x", "95 % of it", "4238 GB/s", "60 G points/s", "3 ms"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("6.2 us", "14x faster", "1.4 x", "95 % of it", "4238 GB/s", "60 G points/s", "3 ms", "60 % of its bound"),
+        *("6.2 microseconds", "1 millisecond", "3 seconds", "2.5 s", "40 sec", "7 minutes", "1e3 ns", "a 6-us call"),
+        *("95 percent", "95 per cent", "43%", "4.2 GiB/s", "4 TB/s", "800 TFLOP/s", "800 TFLOPS", "5 Gbit/s"),
+        *("900 samples/s", "3.5k steps/sec", "900 samples a second", "60 G points per second", "9 us/call"),
+        *("14 times as fast", "1.5 times the time of eager", "10-fold", "10 fold", "tenfold", "ten-fold", "10 %"),
+        *("twice as fast", "three times faster", "half the time", "**6.2** us", "6.2 **us**", "6.2&nbsp;us", "~14x"),
+    ],
+)
 def test_bare_numbers_with_units_are_told(words: str) -> None:
     for place in ({"readme": f"Takes {words}."}, {"page": f"Takes {words}."}):
         _, wrong = evidence.draw(pages(**place), [ALIGN, GRAPHS])
@@ -115,10 +125,57 @@ def test_bare_numbers_with_units_are_told(words: str) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    ["its 95 % confidence interval", "under 60 % of its floor", "`--limit 3 us`", "B = 32", "a 3x3 grid", "2e-5"],
+    [
+        *("its 95 % confidence interval", "under 60 % of its floor", "`--limit 3 us`", "B = 32", "a 3x3 grid", "2e-5"),
+        *(
+            "twice as many samples",
+            "3 streams",
+            "100 timings",
+            "16 samples",
+            "bf16 x",
+            "2 minimal sets",
+            "60 MB",
+            "v2.10",
+        ),
+    ],
 )
 def test_rules_code_and_sizes_are_no_numbers(words: str) -> None:
     assert evidence.bare_numbers(words) == []
+
+
+def test_a_range_is_told() -> None:
+    assert evidence.bare_numbers("It takes 10-20 us, of which 3–4 % wait.") == ["20 us", "4 %"]
+
+
+def test_a_key_does_not_reach_past_the_next() -> None:
+    key = "<!-- n:a-gpu/align/fuse-256-128-bf16#median -->"
+    drawn, wrong = evidence.draw(pages(page=f"{key}7 us, {key}8<!-- /n --> us"), [ALIGN, GRAPHS])
+    assert wrong == ["performance.md: '7 us' has no result: write it with a key"]
+    assert f"{key}7 us, {key}6.20<!-- /n --> us" in drawn[PAGE]
+
+
+@pytest.mark.parametrize("page", [README, PAGE, Path("docs/store.md")], ids=lambda path: path.stem)
+def test_markers_that_nobody_draws_are_told_and_hide_nothing(page: Path) -> None:
+    given = {**pages(), Path("docs/store.md"): "# S\n"}
+    given[page] = given[page].replace("\n## B\n", f"{block('mine', 'Takes 6 us.')}\n## B\n") + block("headlines")
+    if page == PAGE:
+        given[page] += block("mine", "Takes 6 us.")
+    if page == Path("docs/store.md"):
+        given[page] += block("mine") + block("plots")  # what performance.md alone shows
+    _, wrong = evidence.draw(given, [ALIGN, GRAPHS])
+    stray = ["mine", "headlines", *(["plots"] if page.stem == "store" else [])]
+    for name in stray:
+        assert any(
+            w.startswith(f"{page.name}: {report.markers(name)[0]}: expected a marker that is drawn") for w in wrong
+        )
+    hidden = [words for words in wrong if words.startswith(f"{page.name}: '6 us' has no result")]
+    assert len(wrong) == len(stray) + len(hidden) and len(hidden) == (page.stem != "store")
+
+
+def test_what_the_side_by_side_report_draws_is_no_stray() -> None:
+    given = pages()
+    given[PAGE] += block("findings", "| a | 50% of its bound |") + block("plots", "![takes 6 us](plots/a.svg)")
+    assert evidence.draw(given, [ALIGN, GRAPHS])[1] == []
 
 
 TOOL = {"exit_status": 0, "tests_passed": 12, "errors": 0, "passed": True}
