@@ -76,8 +76,10 @@ demo-train: build ## Train a policy on a synthetic robot and plot the loss; DATA
 test: build ## Run the tests; without a GPU the GPU tests are left out and counted
 	@$(PY) -m pytest $(XDIST) $(ARGS)
 
-docs: build ## Check the pages: links, examples, make targets, tables and numbers
-	@$(PY) -m pytest -q tests/test_docs.py tests/test_voxel_docs.py $(ARGS)
+DOCS_TESTS = $(wildcard tests/test_*docs.py) tests/test_sota.py tests/test_evidence.py tests/test_benchmarks_evidence.py
+
+docs: build ## Check the pages: links, examples, make targets, tables, plots and numbers
+	@$(PY) -m pytest -q $(DOCS_TESTS) $(ARGS)
 
 lint: lint-c lint-python lint-workflows ## Check format, types and common mistakes: the three below
 

@@ -9,8 +9,9 @@
   `<function>` (host microseconds without gradients) and, with the case `copy`, `GB/s`.
 
 `--check` changes nothing and fails when a page would change. With and without it, it is an error when a number with a
-unit in the text of the performance pages has no key, when a suite with results is on no page, and when a committed file
-is no evidence: it is incomplete, names no commit or has too few timings.
+unit in the text of the performance pages has no key, when a suite with results is on no page, when a page has markers
+that nothing is drawn between, and when a committed file is no evidence: it is incomplete, names no commit or has too
+few timings.
 """
 
 from __future__ import annotations

@@ -108,6 +108,13 @@ def test_make_targets_that_the_pages_name_exist() -> None:
         assert named <= exist, f"{page.name} names {named - exist}"
 
 
+def test_make_docs_runs_every_test_of_the_pages() -> None:
+    tests = {f"tests/{path.name}" for path in (ROOT / "tests").glob("test_*docs.py")}
+    tests |= {f"tests/{name}.py" for name in ("test_sota", "test_evidence", "test_benchmarks_evidence")}
+    shown = subprocess.run(["make", "-C", str(ROOT), "-n", "docs"], capture_output=True, text=True, check=True).stdout
+    assert set(re.findall(r"tests/\w+\.py", shown.split("-m pytest")[-1])) == tests
+
+
 def test_the_build_variables_of_the_readme_are_those_of_the_build() -> None:
     read = set()
     for path in [*(ROOT / "build_tools").glob("*.py"), ROOT / "setup.py"]:
