@@ -11,6 +11,7 @@ import torch
 
 import robocache
 from benchmarks import evidence
+from benchmarks.__main__ import make_plan, parse
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(robocache.__file__).parent
@@ -121,6 +122,17 @@ def test_the_build_variables_of_the_readme_are_those_of_the_build() -> None:
         read |= set(re.findall(r'environ\.get\("(ROBOCACHE_\w+)"', path.read_text()))
     table = set(re.findall(r"^\| `(ROBOCACHE_\w+)`", (ROOT / "README.md").read_text(), re.MULTILINE))
     assert table == read
+
+
+def test_the_performance_page_says_how_the_input_sets_rotate() -> None:
+    page = (ROOT / "docs" / "performance.md").read_text()
+    text = " ".join(page.split("## How it is measured")[1].split("\n## ")[0].split())
+    gpu, cpu = (make_plan(parse(["--device", device]), "align") for device in ("cuda", "cpu"))
+    assert f"hold {gpu.rotate_bytes >> 20} MiB together with their outputs" in text
+    assert f"but at least 2 and at most {gpu.max_sets}. Sets under {gpu.rotate_bytes // gpu.max_sets >> 20} MiB" in text
+    assert f"wall time over sets of {cpu.rotate_bytes >> 20} MiB in all, at most {cpu.max_sets}," in text
+    largest_l2 = max(one.content["provenance"].get("gpu_l2_bytes") or 0 for one in evidence.load())
+    assert gpu.rotate_bytes > 2 * largest_l2  # "several times"
 
 
 def test_performance_tables_and_numbers_are_those_of_the_results(capsys: pytest.CaptureFixture[str]) -> None:
