@@ -86,6 +86,7 @@ _MEAN, _PERACT = "mean-1x1M-c16-200-fp32", "peract-16x65536-c7-100"
 _SPARSE, _KITTI = "sparse-mean-1x1M-c16-200", "hard-kitti-second"
 _GATHER, _BACK = "devoxelize-1x1M-c16-100-fp32", "devoxelize-backward-1x1M-c16-100-both"
 _IMAGES, _BITS = "images-16x480x640-100-occupancy", "occupancy-1x500k-128-bits"
+_COLOR = "images-16x480x640-100-color-mean"
 _COUNT, _MANY_COUNT = "count-1x500k-128-i32", "count-1x20M-128-i32"
 _FULL, _MANY_FULL = "occupancy-1x500k-128-u8", "occupancy-1x100M-128-u8"
 _BATCH, _BROAD_BATCH = "occupancy-64x65536-100-u8", "occupancy-256x16384-64-u8"
@@ -129,6 +130,7 @@ GROUPS: tuple[Group, ...] = (
             _VOXEL[_PERACT],
             _VOXEL[f"{_PERACT}-scan"],
             _sized(_MEAN, "narrow", **_LARGE),
+            _VOXEL[_COLOR],
         ),
         _points,
     ),
@@ -143,6 +145,7 @@ GROUPS: tuple[Group, ...] = (
             _sized(_MEAN, "first", layout="channels_first"),
             _sized(_MEAN, "large", batch=6, size=_cube(100)),
             _sized(_MEAN, "narrow-large", **_LARGE),
+            _VOXEL[_COLOR],
         ),
         _points,
     ),
@@ -164,6 +167,7 @@ GROUPS: tuple[Group, ...] = (
             _VOXEL[_MEAN],
             _VOXEL[f"{_MEAN}-onecell"],
             _sized(_MEAN, "large", **_LARGE),
+            _VOXEL[_COLOR],
         ),
         _points,
     ),
