@@ -127,6 +127,13 @@ def search(
     return entries, left_out, errors
 
 
+def begin_afresh(tasks: Iterable[Task], bench: Bench, table: Table, defaults: Mapping[str, int]) -> None:
+    """Puts the defaults in the place of what the table holds for the tasks."""
+    for task in tasks:
+        table[task.parameter][task.shape_class] = defaults[task.parameter]
+        bench.force(task.parameter, task.shape_class, defaults[task.parameter])
+
+
 def merged(new: Sequence[dict[str, Any]], earlier: Mapping[str, Any], table: Table) -> list[dict[str, Any]]:
     """The new entries, and those of an earlier run on the machine that still say why the table holds what it holds."""
     anew = {(entry["parameter"], entry["shape_class"]) for entry in new}
@@ -151,6 +158,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cuda",), default="cuda")
     parser.add_argument("--only", action="append", help="a group (--list prints them); several are allowed")
     parser.add_argument("--budget", type=float, default=120.0, help="seconds of search (default 120)")
+    parser.add_argument(
+        "--afresh",
+        action="store_true",
+        help="start from the defaults, not from the table: where cases disagree, no value is then kept for having been "
+        "there first",
+    )
     parser.add_argument("--rounds", type=int, default=21, help="timings of each value (default 21)")
     parser.add_argument("--write", action="store_true", help="write csrc/common/launch_table.inc from all results")
     parser.add_argument("--list", action="store_true", help="print groups, parameters, values and cases, and stop")
@@ -187,6 +200,8 @@ def run(options: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
     }
     groups = [group for group in GROUPS if options.only is None or group.name in options.only]
     tasks = tasks_of(groups, parameters, ends)
+    if options.afresh:
+        begin_afresh(tasks, bench, table, {parameter["name"]: parameter["default"] for parameter in parameters})
     facts = provenance.provenance("cuda", arguments)
     begin = time.monotonic()
     try:

@@ -293,6 +293,16 @@ def test_the_command_leaves_results_and_a_table(gpu: Path, capsys: pytest.Captur
     assert f"[RC_TUNE_ALIGN_THREADS] = {{{', '.join(['32'] * 3)}}}" in launch_table.TABLE.read_text()
 
 
+def test_a_search_afresh_starts_from_the_defaults(gpu: Path) -> None:
+    starts = {}
+    for options in ([], ["--afresh"]):
+        assert tune.main(["--only", "voxel_tile_narrow", *options]) == 0
+        entries = json.loads((gpu / "tune.json").read_text())["entries"]
+        starts[len(options)] = {entry["before"] for entry in entries}
+    default = next(p["default"] for p in native.launch_parameters() if p["name"] == "voxel_tile.cells_narrow")
+    assert starts[1] == {default} and default not in starts[0]  # the table holds others
+
+
 def test_a_later_run_keeps_the_entries_that_still_say_why() -> None:
     def entry(parameter: str, shape_class: str, chosen: int, date: str) -> dict[str, Any]:
         return {"parameter": parameter, "shape_class": shape_class, "chosen": chosen, "date": date}
