@@ -92,7 +92,7 @@ def caption(results: dict[str, Any]) -> str:
         )
     if suite_of(results) == "training":
         return (
-            f"{training_table.caption(results)} {machine_words(results)}; {facts['cpu']}, {facts['cpu_count']} cores, "
+            f"{training_table.caption()} {machine_words(results)}; {facts['cpu']}, {facts['cpu_count']} cores, "
             f"torch {facts['torch']}. {commits}"
         )
     bandwidth = results["bandwidth"]["bytes_per_second"] / 1e9

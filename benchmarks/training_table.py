@@ -76,20 +76,13 @@ _ROUNDS = (
     "the rounds, their range in brackets. Of *ready* the range is that of its rounds' speeds around its own mean: how "
     "far the ceiling drifted, which the interval of samples a second does not tell. "
 )
-_BEFORE_AND_AFTER = (  # results of before there were rounds
-    "Of ceiling: of the faster of *ready* and *ready-after*, the same feed before and after all others; where the two "
-    "differ, the host drifted by as much. "
-)
 
 
-def caption(results: dict[str, Any]) -> str:
+def caption() -> str:
     """How to read the table."""
-    found = [one for row in results["cases"] for one in row["variants"].values()]
-    forms = {"of_ceiling_rounds" in one for one in found}  # a tightened baseline may hold rows of both
-    told = (_ROUNDS if True in forms else "") + (_BEFORE_AND_AFTER if False in forms else "")
     return (
         "Samples a second with the half width of a 95 % interval over blocks of 20 steps; steps from the end of one to "
-        f"the end of the next on the device's clock. {told}Busy: the share of a step's time between its first and last "
+        f"the end of the next on the device's clock. {_ROUNDS}Busy: the share of a step's time between its first and last "
         "kernel. Waited: the loader's starvation meter. MB: peak resident memory of the training process and of its "
         "workers."
     )

@@ -211,9 +211,4 @@ def test_the_table_tells_the_rounds_range() -> None:
     assert cells["store"][column] == "98.1% (97.2-98.9%)" and cells["store"][-1] == "99% of ceiling: missed"
     assert cells["loader"][-1].startswith("97% of ceiling: met")  # the median's, though a round is below it
     assert cells[READY][column].startswith("100.0% (")
-    assert "median of the rounds" in training_table.caption({"cases": [row]})
-    for one in found.values():
-        del one["of_ceiling_rounds"]
-    assert {line[1]: line for line in training_table.cells(row, "cuda")}["store"][column] == "98.1%"
-    told = training_table.caption({"cases": [row]})
-    assert "ready-after" in told and "rounds" not in told
+    assert "median of the rounds" in training_table.caption()
