@@ -288,3 +288,65 @@ def test_any_steps_come_back_in_the_callers_order(data: st.DataObject) -> None:
 
 
 _STORE = store_of(recordings(), streams=["state", "action", "pose"])
+
+
+# ---- Arguments -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["max_gap", "tolerance"])
+def test_a_span_of_a_stream_that_is_not_there_is_refused(name: str) -> None:
+    dataset = frames_only()
+    span: Any = {name: {"state": 0.5, "acton": 0.5}}
+    with pytest.raises(ValueError, match=rf"{name}: expected names of 'state', .*got \['acton'\]"):
+        store_of(dataset).windows(2, **span)
+    with pytest.raises(ValueError, match=rf"{name}: expected names of 'state', .*got \['acton'\]"):
+        robocache.DataLoader(dataset, 2, horizon=2, device="cpu", show_progress=False, **span)
+    store_of(dataset).windows(2, streams=["action"], **{name: {"state": 0.5}})  # of the store, if not of the windows
+
+
+def test_iterators_are_gone_through_once() -> None:
+    store = store_of(frames_only())
+    for given in (lambda: iter([-0.1, 0.0]), lambda: {"action": iter([-0.1, 0.0])}):
+        assert store.at([0], [0.5], delta_times=given())["action"].shape[1] == 2
+    assert store.at([0], [0.5], 2, streams=iter(["action"])).names == ("action",)
+    assert store.at([0], [0.5], 2, streams=iter(["state"])).names == ("state",)
+
+
+def test_counts_may_be_integers_of_numpy_but_no_booleans() -> None:
+    store = store_of(frames_only())
+    assert store.sample(np.int64(3), np.int32(2))["state"].shape[:2] == (3, 2)
+    store.windows(1)
+    for wrong in (True, np.True_, 1.5, "2", 0):
+        with pytest.raises(ValueError, match="horizon: expected a number of steps of 1 or more"):
+            store.windows(wrong)
+        with pytest.raises(ValueError, match="batch: expected a number of windows of 1 or more"):
+            store.sample(wrong, 1)
+
+
+@pytest.mark.parametrize(
+    "episodes, times, error, words",
+    [
+        ([0], [float("nan")], ValueError, r"times\[0\]: expected a finite"),
+        ([0], [float("inf")], ValueError, r"times\[0\]: expected a finite"),
+        ([0], 0.5, TypeError, "times: expected a sequence"),
+        ([0], "0", TypeError, "times: expected a sequence"),
+        ([0], np.zeros(1, np.int32), TypeError, "times: expected int64 ticks"),
+        ([0], np.zeros((1, 1)), ValueError, r"times: expected \[B\]"),
+        ([0.0], [0.0], ValueError, "episodes: expected integers"),
+        ([99], [0.0], ValueError, "episodes: expected rows from 0"),
+        ([-1], [0.0], ValueError, "episodes: expected rows from 0"),
+        ("0", [0.0], TypeError, "episodes: expected rows or names"),
+        ([[0], [0, 1]], [0.0], TypeError, "episodes: expected rows or names"),
+        (["nobody"], [0.0], KeyError, "expected the name of one of .* got 'nobody'"),
+        ([0, 0], [0.0], ValueError, r"times: expected \[B\] = \[2\]"),
+    ],
+    ids=lambda given: None,
+)
+def test_places_that_are_none_are_refused(episodes: Any, times: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        store_of(frames_only()).at(episodes, times, 2)
+
+
+def test_no_places_are_no_windows() -> None:
+    batch = store_of(frames_only()).at([], [], 2)
+    assert len(batch) == 0 and batch["action"].shape[:2] == (0, 2)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -21,7 +22,7 @@ from .packed import PackedStreams
 from .prepared import PreparedWindows
 from .read import vectors_of
 from .streams import StreamLayout, layouts_of, main_clock
-from .ticks import tick
+from .ticks import tick, whole_number
 from .windows import Span, WindowPlan, given_deltas, horizon_deltas
 
 _ANCHORS = ("frames", "times")
@@ -179,11 +180,13 @@ class EpisodeStore:
 
     def row(self, name: str) -> int:
         """The row of the episode that the dataset calls `name`; KeyError where there is none."""
+        if name not in self._rows_by_name:
+            raise KeyError(f"episode: expected the name of one of {len(self)} episodes, got {name!r}")
         return self._rows_by_name[name]
 
     def episode(self, key: int | str) -> StoredEpisode:
         """One episode by row or by name. Reads two row splits a stream from the device, so it waits for it."""
-        row = self.row(key) if isinstance(key, str) else int(key)
+        row = self.row(key) if isinstance(key, str) else operator.index(key)
         if not -len(self) <= row < len(self):
             raise IndexError(f"episode {row} of a store of {len(self)}")
         row %= len(self)
@@ -299,6 +302,9 @@ class EpisodeStore:
             >>> windows.sample(32)["state"].shape
             torch.Size([32, 250, 7])
         """
+        delta_times, streams = _listed(delta_times), _listed(streams)
+        if horizon is not None:
+            horizon = whole_number(horizon, "horizon", "steps")
         key = (horizon, _key(delta_times), _key(streams), rate, _key(max_gap), _key(tolerance))
         found = self._plans.get(key)
         if found is None:
@@ -344,7 +350,12 @@ class EpisodeStore:
     def _rows(self, episodes: Any) -> Tensor:
         if isinstance(episodes, Sequence) and not isinstance(episodes, str):
             episodes = [self.row(entry) if isinstance(entry, str) else entry for entry in episodes]
-        rows = torch.as_tensor(episodes)
+            if not episodes:
+                episodes = torch.empty(0, dtype=torch.int64)
+        try:
+            rows = torch.as_tensor(episodes)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"episodes: expected rows or names [B], got {type(episodes).__name__}: {error}") from None
         if rows.ndim != 1 or rows.dtype.is_floating_point or rows.dtype == torch.bool:
             raise ValueError(f"episodes: expected integers [B], got {rows.dtype} {list(rows.shape)}")
         if not rows.is_cuda and rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < len(self):
@@ -363,8 +374,17 @@ class EpisodeStore:
                     f"times: expected int64 ticks, or seconds as host floats, got {given.dtype} on {given.device}"
                 )
             times = given.tolist()
+        if isinstance(times, (str, bytes)) or not isinstance(times, Iterable):
+            raise TypeError(f"times: expected a sequence of seconds, or int64 ticks [B], got {type(times).__name__}")
         ticks = [tick(entry, self.ticks_per_second, f"times[{index}]") for index, entry in enumerate(times)]
         return torch.tensor(ticks, dtype=torch.int64, device=self.device)
+
+
+def _listed(value: Any) -> Any:
+    """Iterators as tuples, because an argument is gone through twice: for its key and for its steps."""
+    if isinstance(value, Mapping):
+        return {name: _listed(entry) for name, entry in value.items()}
+    return tuple(value) if isinstance(value, Iterator) else value
 
 
 def _key(value: Any) -> Any:

@@ -8,6 +8,7 @@ import torch
 
 from .batch import WindowBatch
 from .bound import BoundLaunch
+from .ticks import whole_number
 from .windows import WindowPlan
 
 if TYPE_CHECKING:
@@ -35,8 +36,7 @@ class PreparedWindows:
 
     def sample(self, batch: int, generator: torch.Generator | None = None, *, anchors: str = "frames") -> WindowBatch:
         """Draws windows; arguments, errors and what comes back as in `EpisodeStore.sample`."""
-        if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-            raise ValueError(f"batch: expected a number of windows of 1 or more, got {batch!r}")
+        batch = whole_number(batch, "batch", "windows")
         drawn = self.store._drawable(anchors).draw(batch, generator)
         return WindowBatch(self._plan, self.store._read(self._bound, drawn), drawn)
 

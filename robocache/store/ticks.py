@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
@@ -31,6 +32,21 @@ def tick(seconds: Any, ticks_per_second: int, name: str = "seconds") -> int:
     if not -_INT64 <= ticks < _INT64:
         raise ValueError(f"{name}: {number} s at {ticks_per_second} ticks a second lies beyond int64")
     return ticks
+
+
+def whole_number(value: Any, name: str, what: str) -> int:
+    """A count of 1 or more, as an int; NumPy's integers are taken, booleans are not.
+
+    Raises:
+        ValueError: anything else.
+    """
+    try:
+        number = 0 if isinstance(value, (bool, np.bool_)) else operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"{name}: expected a number of {what} of 1 or more, got {value!r}")
+    return number
 
 
 def ticks_of(seconds: Iterable[Any], ticks_per_second: int, name: str = "seconds") -> tuple[int, ...]:

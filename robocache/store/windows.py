@@ -19,7 +19,7 @@ from .._stream import Stream
 from .bound import BoundLaunch
 from .packed import PackedStreams
 from .streams import StreamLayout
-from .ticks import steps_at, tick, ticks_of
+from .ticks import steps_at, tick, ticks_of, whole_number
 
 Steps: TypeAlias = "slice | Tensor"
 Span: TypeAlias = "float | Fraction | Mapping[str, Any] | None"
@@ -40,8 +40,7 @@ class Deltas:
 
 def horizon_deltas(names: Sequence[str], horizon: int, rate: Fraction, ticks_per_second: int) -> Deltas:
     """Steps 0 to horizon - 1 at `rate`, for all streams."""
-    if isinstance(horizon, bool) or not isinstance(horizon, int) or horizon < 1:
-        raise ValueError(f"horizon: expected a number of steps of 1 or more, got {horizon!r}")
+    horizon = whole_number(horizon, "horizon", "steps")
     every = tuple(range(horizon))
     return Deltas(steps_at(horizon, rate, ticks_per_second), dict.fromkeys(names, every))
 
@@ -74,6 +73,13 @@ def _steps(positions: tuple[int, ...], total: int, device: torch.device) -> Step
     if stride > 0 and positions == tuple(range(positions[0], positions[-1] + 1, stride)):
         return slice(None) if len(positions) == total else slice(positions[0], positions[-1] + 1, stride)
     return torch.tensor(positions, dtype=torch.int64, device=device)
+
+
+def _check_names(span: Span, name: str, known: Sequence[str]) -> None:
+    """Refuses spans of streams that are not there: a misspelt name would leave its stream without the limit."""
+    unknown = [stream for stream in span if stream not in known] if isinstance(span, Mapping) else []
+    if unknown:
+        raise ValueError(f"{name}: expected names of {', '.join(map(repr, known))}, got {unknown}")
 
 
 def _span_ticks(span: Span, name: str, stream: str, ticks_per_second: int) -> int | None:
@@ -124,6 +130,9 @@ class WindowPlan:
         device: of the parts.
         ticks_per_second: the unit.
         max_gap, tolerance: in seconds, for all streams or by name, as in `robocache.resample_trajectories`.
+
+    Raises:
+        ValueError, TypeError: a span that is no time, or is of a stream that `layouts` lack.
     """
 
     def __init__(
@@ -137,6 +146,8 @@ class WindowPlan:
         tolerance: Span = None,
     ) -> None:
         by_name = {layout.name: index for index, layout in enumerate(layouts)}
+        _check_names(max_gap, "max_gap", list(by_name))
+        _check_names(tolerance, "tolerance", list(by_name))
         self.names = tuple(names)
         self.ticks_per_second = ticks_per_second
         self.delta_ticks = deltas.union
