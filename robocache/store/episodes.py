@@ -115,9 +115,10 @@ class EpisodeStore:
             streams: names of vector streams; None takes all.
             dtype: torch.bfloat16 or torch.float32 for floating values; None keeps the dataset's. Integers and booleans
                 keep theirs.
-            max_bytes: of values and times on the device. Whole episodes past it spill: their values go to pinned host
-                memory, which the kernels read in place over the bus, so a draw stays free of waiting and costs a
-                second launch. Their times stay on the device. With device="cpu" both lie in host memory.
+            max_bytes: of values and times of the kept episodes. Whole episodes past it spill: their values go to
+                pinned host memory, which the kernels read in place over the bus, so a draw stays free of waiting and
+                costs a second launch. Their times stay on the device and are not counted: 8 bytes a sample, and again
+                for the main clock; `nbytes` tells all. With device="cpu" both lie in host memory.
             show_progress: a bar on stderr.
             clock: the stream whose samples are the frames; None takes the first one at the dataset's rate.
 

@@ -56,7 +56,8 @@ class Filler:
         device: of the packed tensors.
         max_bytes: of values and times on the device; None sets no limit. From the first episode that does not fit on,
             episodes spill: their values go to host memory, pinned where the device is CUDA. Times always stay on the
-            device, because finding a sample reads them many times, and its values once.
+            device, because finding a sample reads them many times, and its values once; those of spilled episodes, 8
+            bytes a sample, are not counted.
     """
 
     def __init__(self, layouts: Sequence[StreamLayout], device: torch.device, max_bytes: int | None) -> None:
