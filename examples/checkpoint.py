@@ -49,6 +49,21 @@ def save(
         raise
 
 
+def probe(path: Path) -> None:
+    """Makes the folder and a file in it that goes again, so that a run which cannot save does not start.
+
+    Raises:
+        CheckpointError: a checkpoint cannot be written there.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.").close()
+    except OSError as error:
+        raise CheckpointError(f"{path}: a checkpoint cannot be written there: {error.strerror or error}") from None
+
+
 def load(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Reads a checkpoint of a run with these settings; tensors on the CPU.
 

@@ -184,9 +184,11 @@ class StoreFeed:
         return Windows(*(tensor[own] for tensor in self._drawn[1]))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"step": self._step}
+        return {"step": self._step, "frames": self.store.frames}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state.get("frames") != self.store.frames:
+            raise ValueError(f"frames: expected a dataset of {state.get('frames')}, got one of {self.store.frames}")
         self._step = state["step"]
 
     def shares(self) -> Mapping[str, float]:

@@ -15,7 +15,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -91,6 +91,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("--save-every, --seed: expected 0 or more")
     if not 0 < options.learning_rate < float("inf"):
         parser.error(f"--learning-rate: expected a positive number, got {options.learning_rate}")
+    for name in ("rate", "seconds"):
+        value = getattr(options, name)
+        if value is not None and not 0 < value < float("inf"):
+            parser.error(f"--{name}: expected a positive number, got {value}")
+    if options.workers is not None and options.workers < 1:
+        parser.error(f"--workers: expected 1 or more, got {options.workers}")
     if options.width % options.heads:
         parser.error(f"--width: expected a multiple of --heads {options.heads}, got {options.width}")
     if options.resume and options.checkpoint is None:
@@ -134,6 +140,15 @@ def joined(name: str) -> Any:
         dist.destroy_process_group()
 
 
+@contextlib.contextmanager
+def told_plainly() -> Iterator[None]:
+    """An argument that does not fit the dataset ends the run with what it is, not with a traceback."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(f"error: {error}") from None
+
+
 def open_dataset(options: argparse.Namespace, place: Place) -> robocache.datasets.Dataset:
     """The dataset that was asked for; the synthetic one is written by the first process."""
     path, rate = options.dataset, options.rate
@@ -146,7 +161,8 @@ def open_dataset(options: argparse.Namespace, place: Place) -> robocache.dataset
             synthetic_robot.write(robot, options.form, folder)
         place.barrier()
     on_error = "skip" if options.skip_damaged else "raise"
-    return robocache.datasets.open(path, split=options.split, rate=rate, on_error=on_error)
+    with told_plainly():
+        return robocache.datasets.open(path, split=options.split, rate=rate, on_error=on_error)
 
 
 @dataclass
@@ -242,7 +258,10 @@ class Run:
             # As this run's device and --graph ask for, whatever the checkpoint was made with.
             group.update({name: own[name] for name in ("lr", "fused", "capturable")})
         self.optimizer.load_state_dict(found["optimizer"])
-        self.feed.load_state_dict(found["feed"])
+        try:
+            self.feed.load_state_dict(found["feed"])
+        except (TypeError, ValueError) as error:  # the position is one in other data
+            raise checkpoint.CheckpointError(f"{self.options.checkpoint}: {error}") from error
         self.step, self.losses = found["step"], found["losses"]
 
 
@@ -262,13 +281,11 @@ def progress_bar(options: argparse.Namespace, place: Place, step: int) -> Any:
 
 def start(options: argparse.Namespace, place: Place, dataset: robocache.datasets.Dataset) -> Run:
     """Everything that training needs, at step 0."""
-    try:
+    with told_plainly():
         shape = train_data.window_shape(
             dataset, options.observation, options.action, options.samples, options.tokens, options.chunk
         )
         figures = train_data.statistics(dataset, shape)
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from None
     sizes = {"observation": len(figures["observation_mean"]), "action": len(figures["action_mean"])}
     form = {name: getattr(options, name) for name in ("tokens", "chunk", "width", "layers", "heads", "feedforward")}
     torch.manual_seed(options.seed)  # the same weights on every rank
@@ -289,11 +306,13 @@ def start(options: argparse.Namespace, place: Place, dataset: robocache.datasets
             policy, device_ids=[place.device.index] if place.device.type == "cuda" else None,
             gradient_as_bucket_view=True, static_graph=True,
         )  # fmt: skip
-    feed = train_data.open_feed(
-        options.source, dataset, shape, options.batch, place.device, options.seed, place.rank, options.workers,
-        show_progress=place.first and not options.no_progress,
-    )  # fmt: skip
+    with told_plainly():
+        feed = train_data.open_feed(
+            options.source, dataset, shape, options.batch, place.device, options.seed, place.rank, options.workers,
+            show_progress=place.first and not options.no_progress,
+        )  # fmt: skip
     settings = {**sizes, **form, "source": options.source, "samples": options.samples, "seed": options.seed,
+                "rate": str(shape.rate), "episodes": len(dataset),
                 "streams": ", ".join((*shape.observation, shape.action))}  # fmt: skip
     optimizer = make_optimizer(policy, options.learning_rate, capturable=options.graph)
     return Run(options, place, policy, model, optimizer, feed, settings, averager)
@@ -303,6 +322,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     with joined(options.device) as place:
         try:
+            if options.checkpoint and place.first:
+                checkpoint.probe(options.checkpoint)
             dataset = open_dataset(options, place)
             run = start(options, place, dataset)
             try:

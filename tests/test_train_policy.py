@@ -101,6 +101,9 @@ def test_a_run_finds_its_dataset_and_says_what_does_not_fit(
         (["--width", "15"], "--heads"),
         (["--steps", "0"], "--steps"),
         (["--learning-rate", "nan"], "--learning-rate"),
+        (["--workers", "0"], "--workers: expected 1 or more, got 0"),
+        (["--rate", "-5"], "--rate: expected a positive number, got -5"),
+        (["--seconds", "nan"], "--seconds: expected a positive number"),
     ):
         with pytest.raises(SystemExit) as stopped:
             train(written, *more)
@@ -108,10 +111,32 @@ def test_a_run_finds_its_dataset_and_says_what_does_not_fit(
     for more, words in (
         (["--observation", "nothing"], "observation.state"),
         (["--observation", "action"], "--observation"),
+        (["--batch", "100000"], "error: .*batch"),
+        ([path, "--split", "nope"], "error: .*split"),
+        (["--checkpoint", path / "meta" / "info.json" / "policy.pt"], "cannot be written there"),
+        (["--checkpoint", path], "cannot be written there"),
         (["--checkpoint", tmp_path / "none.pt", "--resume"], "there is no checkpoint"),
     ):
         with pytest.raises(SystemExit, match=words):
             train(written, *more)
+
+
+@pytest.mark.parametrize("source", ["store", "loader"])
+def test_a_checkpoint_of_other_data_is_refused(source: str, written: Path, tmp_path: Path) -> None:
+    path = tmp_path / "policy.pt"
+    train(written, steps=1, source=source, checkpoint=path)
+    for changes, words in (
+        ({"episodes": 2}, "episodes = 2, got 3"),
+        ({"seconds": 0.5}, "error: .*policy"),  # as many episodes, of other lengths
+    ):
+        with pytest.raises(SystemExit, match=words):
+            train(tmp_path, "--resume", steps=2, source=source, checkpoint=path, **changes)
+    (folder,) = written.glob("synthetic-*/lerobot_v2.1")
+    content = saved(path)
+    content["settings"]["rate"] = "50"
+    torch.save(content, path)
+    with pytest.raises(SystemExit, match="rate = 100, got 50"):
+        train(written, folder, "--resume", steps=2, source=source, checkpoint=path)
 
 
 def test_a_loss_that_is_no_number_ends_the_run(written: Path) -> None:
