@@ -306,8 +306,8 @@ def test_a_span_of_a_stream_that_is_not_there_is_refused(name: str) -> None:
 
 def test_iterators_are_gone_through_once() -> None:
     store = store_of(frames_only())
-    for given in (lambda: iter([-0.1, 0.0]), lambda: {"action": iter([-0.1, 0.0])}):
-        assert store.at([0], [0.5], delta_times=given())["action"].shape[1] == 2
+    for steps in (lambda: iter([-0.1, 0.0]), lambda: {"action": iter([-0.1, 0.0])}):
+        assert store.at([0], [0.5], delta_times=steps())["action"].shape[1] == 2
     assert store.at([0], [0.5], 2, streams=iter(["action"])).names == ("action",)
     assert store.at([0], [0.5], 2, streams=iter(["state"])).names == ("state",)
 
@@ -324,7 +324,7 @@ def test_counts_may_be_integers_of_numpy_but_no_booleans() -> None:
 
 
 @pytest.mark.parametrize(
-    "episodes, times, error, words",
+    ("episodes", "times", "error", "words"),
     [
         ([0], [float("nan")], ValueError, r"times\[0\]: expected a finite"),
         ([0], [float("inf")], ValueError, r"times\[0\]: expected a finite"),
