@@ -63,6 +63,8 @@ def test_bytes_are_counted() -> None:
     episode = 10 * (12 + 8 + 16 + 8)
     part = store_of(dataset, max_bytes=episode)
     assert part.spilled_episodes == 1 and part.spilled_bytes == 20 * (12 + 16)
+    uncounted = 20 * 2 * 8 + samples * 16 + samples * 8 + 5 * 3 * 8  # times of what spilled, frames, clock, row splits
+    assert part.nbytes == episode + uncounted
     assert store_of(dataset, max_bytes=episode - 1).spilled_episodes == 2
     assert store_of(dataset, max_bytes=episode * 3).spilled_episodes == 0
     assert "1 episodes" in repr(part) and "30 frames of 'state'" in repr(part)
