@@ -82,7 +82,7 @@ def caption() -> str:
     """How to read the table."""
     return (
         "Samples a second with the half width of a 95 % interval over blocks of 20 steps; steps from the end of one to "
-        f"the end of the next on the device's clock. {_ROUNDS}Busy: the share of a step's time between its first and last "
-        "kernel. Waited: the loader's starvation meter. MB: peak resident memory of the training process and of its "
-        "workers."
+        f"the end of the next on the device's clock. {_ROUNDS}Busy: the share of a step's time between its first and "
+        "last kernel. Waited: the loader's starvation meter. MB: peak resident memory of the training process and of "
+        "its workers."
     )
