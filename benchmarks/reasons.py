@@ -108,13 +108,6 @@ REASONS: tuple[Reason, ...] = (
         "slower",
         "cuda",
         "align",
-        ("resample-32x500x256-256-bf16-i64",),
-        "About 1 % beside a Triton kernel that checks no times.",
-    ),
-    Reason(
-        "slower",
-        "cuda",
-        "align",
         ("nearest-*-u8", "previous-*-i64", "next-*-fp16"),
         "Step kinds run in kernels for any kind and value type: integers one element a lane, fp16 in vectors with the "
         "longer search. The Triton kernel is compiled for this one kind and copies rows.",
