@@ -83,8 +83,24 @@ REASONS: tuple[Reason, ...] = (
     Reason(
         "slower",
         "cpu",
+        "align",
+        ("cpu-pchip-*",),
+        "Slopes and cubics are computed in double, as SciPy does, at each target; eager torch computes in float32, each "
+        "sample's slope once.",
+    ),
+    Reason(
+        "slower",
+        "cpu",
+        "store",
+        ("store-*",),
+        "*torch-index* draws the same windows where frames are numbered: it adds to a row number and gathers rows. The "
+        "store looks times up in each stream's clock, interpolates, and writes a mask, on and off the grid alike.",
+    ),
+    Reason(
+        "slower",
+        "cpu",
         "voxelize",
-        ("cpu-occupancy-1x500k-128-u8*", "cpu-count-1x500k-128-i32-scan"),
+        ("cpu-occupancy-1x500k-128-u8*",),
         "One pass over few points is all there is: compiled torch writes the grid directly, while the kernel first "
         "sorts points to slabs of the grid.",
     ),
@@ -92,7 +108,7 @@ REASONS: tuple[Reason, ...] = (
         "slower",
         "cpu",
         "voxelize",
-        ("cpu-mean-backward-*",),
+        ("cpu-mean-backward-*", "cpu-max-backward-*"),
         "A pure gather, for which `index_select` is faster than the kernel's row-by-row walk.",
     ),
     Reason(

@@ -61,6 +61,7 @@ class TrainingCase:
         width, layers, heads, feedforward: of the transformer.
         pool_bytes: of the loader: small, so that pools follow each other while the loop is measured.
         rounds: in which the feeds take turns.
+        threads: of torch on the CPU; None leaves them.
         warm, steps, least_seconds: how long a feed is measured; steps and seconds are of all rounds together.
         tags: "gpu", "cpu": where it is measured; "numbers": also with --quick.
     """
@@ -82,6 +83,7 @@ class TrainingCase:
     feedforward: int = 1024
     pool_bytes: int = 16 << 20
     rounds: int = 3
+    threads: int | None = None
     warm: int = 60
     steps: int = 600
     least_seconds: float = 2.0
@@ -123,11 +125,29 @@ def select(device: str, pattern: str | None = None) -> list[TrainingCase]:
     chosen = [c for c in CASES if tag in c.tags and any(fnmatch.fnmatch(c.name, p.strip()) for p in patterns)]
     if device == "cuda":
         return chosen
-    # A step of the full size takes a CPU seconds: fewer of them, of a smaller recording.
-    return [replace(case, episodes=12, rounds=2, warm=2, steps=8, batch=8, least_seconds=0.0) for case in chosen]
+    # A step of the full size takes a CPU seconds: a smaller policy, on a smaller recording. One thread: the others of
+    # torch wait in spinning, which takes the cores from what reads ahead and stalls steps of any feed.
+    return [
+        replace(
+            case, episodes=24, features=64, batch=8, samples=100, tokens=50, chunk=10, width=64, layers=2, heads=4,
+            feedforward=256, pool_bytes=4 << 20, threads=1, warm=30, steps=300, least_seconds=0.0,
+        )
+        for case in chosen
+    ]  # fmt: skip
 
 
 # ---- The dataset -----------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """`count` threads for torch while it lasts; None leaves them as they are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager
@@ -277,7 +297,7 @@ def run_case(case: TrainingCase, plan: Plan, timer: Timer, ceiling: float | None
     row: dict[str, Any] = {"name": case.name, **case.describe(), "variants": {}, "errors": {}, "checked": {}}
     length = Length(case.warm, case.steps, case.least_seconds).part(case.rounds)
     begin = time.monotonic()
-    with on_disk(case) as (dataset, path):
+    with on_disk(case) as (dataset, path), torch_threads(case.threads):
         row["disk_bytes"] = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         row["written_s"] = round(time.monotonic() - begin, 1)
         say(f"{row['disk_bytes'] / 1e6:.0f} MB written in {row['written_s']} s")

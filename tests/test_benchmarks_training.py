@@ -58,6 +58,15 @@ def test_names_are_unique_and_rows_are_the_published_ones() -> None:
 
 
 @pytest.mark.parametrize("align", ["numpy", "device"])
+def test_a_row_may_ask_for_torchs_threads() -> None:
+    assert {case.threads for case in training.select("cpu")} == {1}
+    assert {case.threads for case in training.select("cuda")} == {None}
+    for asked, seen in ((2, 2), (None, 1)):
+        with training.torch_threads(asked):
+            assert torch.get_num_threads() == seen
+        assert torch.get_num_threads() == 1
+
+
 def test_a_peers_windows_are_those_of_the_recording(align: str, dataset: datasets.Dataset) -> None:
     stream = stream_of(dataset, align)
     batches = iter(stream)
