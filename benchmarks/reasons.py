@@ -85,8 +85,8 @@ REASONS: tuple[Reason, ...] = (
         "cpu",
         "align",
         ("cpu-pchip-*",),
-        "Slopes and cubics are computed in double, as SciPy does, at each target; eager torch computes in float32, each "
-        "sample's slope once.",
+        "Slopes and cubics are computed in double, as SciPy does, at each target; eager torch computes in float32, "
+        "each sample's slope once.",
     ),
     Reason(
         "slower",

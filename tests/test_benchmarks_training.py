@@ -57,7 +57,6 @@ def test_names_are_unique_and_rows_are_the_published_ones() -> None:
     assert [case.name for case in training.select("cuda", "*graph")] == ["training-rlds-graph"]
 
 
-@pytest.mark.parametrize("align", ["numpy", "device"])
 def test_a_row_may_ask_for_torchs_threads() -> None:
     assert {case.threads for case in training.select("cpu")} == {1}
     assert {case.threads for case in training.select("cuda")} == {None}
@@ -67,6 +66,7 @@ def test_a_row_may_ask_for_torchs_threads() -> None:
         assert torch.get_num_threads() == 1
 
 
+@pytest.mark.parametrize("align", ["numpy", "device"])
 def test_a_peers_windows_are_those_of_the_recording(align: str, dataset: datasets.Dataset) -> None:
     stream = stream_of(dataset, align)
     batches = iter(stream)
