@@ -24,6 +24,10 @@ RANK = """
     from torch.nn.parallel import DistributedDataParallel
     from gradients import GradientAverager
     from policy import Policy, action_loss
+
+    def tell(*words):  # in one write: both ranks share stdout, and print writes each of its arguments on its own
+        sys.stdout.write(" ".join(map(str, words)) + "\\n")
+
     dist.init_process_group("gloo")
     rank = dist.get_rank()
     torch.manual_seed(100 + rank)
@@ -52,12 +56,12 @@ RANK = """
         else:
             assert two.grad is None
     if rank == 0:
-        print("equal", sum(one.requires_grad for one in second.parameters()))
+        tell("equal", sum(one.requires_grad for one in second.parameters()))
     second.head(torch.zeros(1, 16)).sum().backward()
     try:
         averager.finish()
     except RuntimeError as error:
-        print(error)
+        tell(error)
 """
 
 
