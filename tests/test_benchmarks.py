@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import align, cases, memory, peers, provenance, report, timing, traffic
+from benchmarks import align, cases, peers, provenance, report, timing, traffic
 
 TINY = cases.Case("tiny", 2, 5, (cases.StreamSpec(9, 3),), tags=frozenset({"cpu"}))
 
@@ -324,22 +326,36 @@ def test_only_a_quick_run_cuts_slow_calls_short() -> None:
         assert command.make_plan(parsed, "voxelize").budget_s == budget
 
 
+FAULTS = """
+import resource
+import torch
+from benchmarks import memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.empty(16 << 20).fill_(1.0)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+before = min(faults() for _ in range(5))
+with memory.kept() as kept:
+    for _ in range(20):  # aligned blocks find the hole that another left only once the heap has some room
+        faults()
+    during = [faults() for _ in range(5)]
+print(kept, before, max(during))
+"""
+
+
 def test_freed_memory_is_kept_while_a_cpu_is_measured() -> None:
-    """A block of 64 MB, which the C library would give back and get anew, has its pages from the second time on."""
-    resource = pytest.importorskip("resource")
-
-    def faults() -> int:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.empty(16 << 20).fill_(1.0)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-    with memory.kept() as kept:
-        if not kept:
-            pytest.skip("the C library keeps freed memory as it likes")
-        for _ in range(20):  # aligned blocks find the hole that another left only once the heap has some room
-            faults()
-        assert max(faults() for _ in range(5)) < 1000
-    assert min(faults() for _ in range(5)) > 10_000  # 16384 pages of 4 KiB: the setting did it, and it has ended
+    """A block of 64 MB, which the C library gives back and gets anew, keeps its pages. In a process of its own: what a
+    heap does with a block depends on all that was freed before."""
+    pytest.importorskip("resource")
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS], cwd=provenance.ROOT, capture_output=True, text=True, check=True
+    )
+    kept, before, during = done.stdout.split()
+    if kept == "False":
+        pytest.skip("this C library cannot be told to keep freed memory")
+    assert int(before) > 10 * int(during) + 100  # without it, 16384 pages of 4 KiB each time
 
 
 def test_slug() -> None:
