@@ -166,7 +166,12 @@ def save(path: Path, results: dict[str, Any]) -> None:
 
 
 def run(
-    options: argparse.Namespace, argv: list[str], suite: str, chosen: list[Any], path: Path
+    options: argparse.Namespace,
+    argv: list[str],
+    suite: str,
+    chosen: list[Any],
+    path: Path,
+    freed_memory: str | None = None,
 ) -> tuple[dict[str, Any], bool]:
     """The results of a suite and whether everything went well; what is measured is saved case by case."""
     plan = make_plan(options, suite)
@@ -176,6 +181,8 @@ def run(
     results["plan"] = {"repeats": plan.repeats, "rotate_bytes": plan.rotate_bytes, "max_sets": plan.max_sets}
     if options.quick:
         results["plan"]["quick"] = True
+    if freed_memory is not None:
+        results["plan"]["freed_memory"] = freed_memory
     if options.quick and suite == "voxelize":
         results["plan"]["tiny"] = list(_TINY)
     if plan.budget_s is not None:
@@ -251,8 +258,8 @@ def main(argv: list[str] | None = None) -> int:
             results, good = run_dispatch(options, told)
         elif options.device == "cpu" and suite != "training":  # which reports the memory that it takes
             with memory.kept() as kept:
-                results, good = run(options, told, suite, chosen[suite], path)
-            results["plan"]["freed_memory"] = "kept" if kept else "as the C library does"
+                state = "kept" if kept else "as the C library does"
+                results, good = run(options, told, suite, chosen[suite], path, state)
         else:
             results, good = run(options, told, suite, chosen[suite], path)
         save(path, results)

@@ -203,7 +203,7 @@ def check_comparable(base: dict[str, Any], new: dict[str, Any], anyway: bool) ->
     if machine(base) != machine(new):
         raise Incomparable(f"machine: the baseline is of {machine(base)}, the new results of {machine(new)}")
     before, now = base["plan"], new["plan"]
-    for key in ("rotate_bytes", "max_sets", "tiny", "quick"):
+    for key in ("rotate_bytes", "max_sets", "tiny", "quick", "freed_memory"):
         if before.get(key) != now.get(key):
             raise Incomparable(f"plan: {key} is {before.get(key)} in the baseline, {now.get(key)} now")
     if (now.get("repeats") or 0) < (before.get("repeats") or 0):  # wide intervals would let losses through

@@ -30,6 +30,7 @@ from .verdicts import (
     Verdict,
     compare_results,
     host_verdicts,
+    measurements,
     new_row,
 )
 
@@ -79,6 +80,10 @@ def _notes(base: dict[str, Any] | None, new: dict[str, Any], verdicts: Sequence[
         )
     if new.get("complete") is not True:
         notes.append("The run that measured did not end well: its log says why.")
+    stored = [stats for row in new["cases"] for _, stats in measurements(row)]
+    again = sum(isinstance(stats, dict) and bool(stats.get("measured_again")) for stats in stored)
+    if again:
+        notes.append(f"{again} measurements lost at first and did not in a process of their own, from which they are.")
     unjudged = sum(one.tail_unjudged for one in verdicts)
     if unjudged:
         notes.append(f"P99 of {unjudged} measurements is not judged: too few timings, or no interval of it in a file.")

@@ -25,7 +25,7 @@ def _libc() -> ctypes.CDLL | None:
 @contextlib.contextmanager
 def kept() -> Iterator[bool]:
     """Freed memory stays with the process, whatever its size, and goes back at the end. Gives False where the C library
-    cannot be told so."""
+    cannot be told so. What glibc adjusts by itself, from which size on it maps blocks, stays as it is from then on."""
     libc = _libc()
     done = libc is not None and all(libc.mallopt(*pair) == 1 for pair in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER)))
     try:

@@ -46,7 +46,9 @@ def test_a_loss_that_does_not_come_back_is_replaced_with_its_provenance(tmp_path
     assert measured["cold"]["provenance"]["git"]["commit"] == results(42)["provenance"]["git"]["commit"]
     assert measured["warm"] == before["cases"][0]["variants"]["robocache"]["warm"]  # did not lose: stays
     assert after["cases"][1:] == before["cases"][1:]
-    assert compare.main([str(base), str(new)]) == 0
+    report = tmp_path / "report.md"
+    assert compare.main([str(base), str(new), "--markdown", str(report)]) == 0
+    assert "1 measurements lost at first and did not" in report.read_text()
 
 
 def test_a_slower_kernel_loses_every_time(tmp_path: Path) -> None:
@@ -80,6 +82,14 @@ def test_a_broken_measurement_replaces_nothing(tmp_path: Path) -> None:
 
     assert remeasure.remeasure(base, new, 1, broken) == {"align": []}
     assert compare.main([str(base), str(new)]) == 1
+
+
+def test_a_suite_that_cannot_be_compared_stops_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base, new = folders(tmp_path, 1.3, "voxelize")
+    write(base / "align.json", results(1))
+    write(new / "align.json", results(2, plan={"repeats": 100, "rotate_bytes": 1, "max_sets": 3}))
+    assert remeasure.remeasure(base, new, 1, Process(1.0)) == {"voxelize": [f"a {COLD}"]}
+    assert "align: not measured again: plan: max_sets" in capsys.readouterr().err
 
 
 def test_no_baseline_is_told_and_is_no_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

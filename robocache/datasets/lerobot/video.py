@@ -86,29 +86,25 @@ class VideoFile:
         table = self.table
         unit, half = float(table.time_base), 0.5 / float(fps)
         seconds = start + frames.astype(np.float64) / float(fps)
-        foreign = seconds > end - half if end is not None else np.zeros(len(seconds), bool)
-        if foreign.any():
-            row = int(np.argmax(foreign))
-            raise DatasetError(
-                f"no frame at {seconds[row]:.3f} s (frame {int(frames[row])} of the episode); the episode's part of "
-                f"the file goes from {start:.3f} to {end:.3f} s",
-                file=self.path,
-                category="video length",
-            )
+        if end is not None:
+            part = f"the episode's part of the file goes from {start:.3f} to {end:.3f} s"
+            self._refuse(seconds > end - half, seconds, frames, part)
         offered = table.stamps * unit
         after = np.clip(np.searchsorted(offered, seconds), 1, max(len(offered) - 1, 1))
         nearer = after - (seconds - offered[after - 1] < offered[np.minimum(after, len(offered) - 1)] - seconds)
         nearest = np.minimum(nearer, len(offered) - 1)
-        late = np.abs(offered[nearest] - seconds) > half
-        if late.any():
-            row = int(np.argmax(late))
-            raise DatasetError(
-                f"no frame at {seconds[row]:.3f} s (frame {int(frames[row])} of the episode); the file holds "
-                f"{len(offered)} frames from {offered[0]:.3f} to {offered[-1]:.3f} s",
-                file=self.path,
-                category="video length",
-            )
+        held = f"the file holds {len(offered)} frames from {offered[0]:.3f} to {offered[-1]:.3f} s"
+        self._refuse(np.abs(offered[nearest] - seconds) > half, seconds, frames, held)
         return table.stamps[nearest]
+
+    def _refuse(
+        self, absent: NDArray[np.bool_], seconds: NDArray[np.float64], frames: NDArray[np.int64], why: str
+    ) -> None:
+        """DatasetError for the first frame that is absent, if one is."""
+        if absent.any():
+            row = int(np.argmax(absent))
+            words = f"no frame at {seconds[row]:.3f} s (frame {int(frames[row])} of the episode); {why}"
+            raise DatasetError(words, file=self.path, category="video length")
 
     def _read(self) -> FrameTable:
         with _guarded(self.path), pyav().open(str(self.path)) as container:
